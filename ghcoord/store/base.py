@@ -1,0 +1,149 @@
+"""The storage port: what a driver must do, and nothing more.
+
+A store holds *spaces*.  A space is one ref whose commit's tree holds files.
+Objects (commits, trees, blobs) are immutable and named by their git object id,
+so they may be cached for ever; only :meth:`Store.heads` ever changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+Oid = str
+"""A git object id: 40 lower-case hexadecimal digits."""
+
+FILE_MODE = "100644"
+TREE_MODE = "40000"
+
+ROOT_RECORD = "space.json"
+"""The record at the top of each space that carries its revision."""
+
+ChangeSet = Mapping[str, bytes | None]
+"""Path to new content, or ``None`` to delete. A path that is not there may be deleted."""
+
+
+class Entry(NamedTuple):
+    """One name in a tree; ``mode`` is git's, as octal text.
+
+    Symbolic links and submodules are kept but are neither file nor tree: a hub
+    has no use for them, and following one that a stranger pushed would be a hole.
+    """
+
+    name: str
+    oid: Oid
+    mode: str
+
+    @property
+    def is_tree(self) -> bool:
+        return self.mode == TREE_MODE
+
+    @property
+    def is_file(self) -> bool:
+        return self.mode.startswith("100")
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInfo:
+    """A commit as stored: ``time`` is the author's, in seconds since the epoch, and proves nothing."""
+
+    oid: Oid
+    tree: Oid
+    parents: tuple[Oid, ...]
+    author: str
+    time: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver can do beyond the minimum; callers refuse rather than do something weaker.
+
+    ``multi_space``: a commit may compare and change several spaces, whole or not at all.
+    ``compare_only``: a space in ``expected`` without changes is compared without being written.
+    ``server_time``: :meth:`Store.server_time` is one clock for all users of the hub.
+    ``clock_margin``: seconds by which two readings of that clock may differ.
+    ``max_commit_bytes``: largest sum of the contents of one commit.
+    ``poll_interval``: seconds between polls that suit this store.
+    ``requests_per_commit``: network requests for one commit of one space.
+    """
+
+    multi_space: bool = True
+    compare_only: bool = True
+    server_time: bool = True
+    clock_margin: float = 2.0
+    max_commit_bytes: int = 64 * 1024 * 1024
+    poll_interval: float = 1.0
+    requests_per_commit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Who commits what: ``ids`` are the operation ids, one a transaction in the batch.
+
+    ``revision`` is the batch's highest; ``time`` seconds since the epoch;
+    ``summaries`` one line for people and ``events`` JSON lines, both by space.
+    """
+
+    ids: tuple[str, ...]
+    revision: int
+    time: int
+    actor: str = "ghcoord"
+    summaries: Mapping[str, str] = field(default_factory=dict)
+    events: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """A place that keeps spaces. All methods may be called from any thread.
+
+    Every method may raise the subclasses of :class:`ghcoord.errors.StoreError`
+    and no foreign exception.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def url(self) -> str:
+        """Where the hub is, without secrets."""
+        ...
+
+    def heads(self) -> dict[str, Oid]:
+        """The present commit of each space, all read at one moment."""
+        ...
+
+    def commit_info(self, oid: Oid) -> CommitInfo:
+        """The commit ``oid``; raises ``Corrupt`` when it is not there."""
+        ...
+
+    def tree(self, oid: Oid) -> Mapping[str, Entry]:
+        """The entries of the tree ``oid`` by name."""
+        ...
+
+    def blob(self, oid: Oid) -> bytes:
+        """The content of the blob ``oid``."""
+        ...
+
+    def commit(
+        self,
+        expected: Mapping[str, Oid | None],
+        changes: Mapping[str, ChangeSet],
+        op: Operation,
+    ) -> dict[str, Oid]:
+        """Commit ``changes`` if every space in ``expected`` is at that head, else nothing at all.
+
+        ``None`` as a head means that the space must not exist.  Every changed
+        space must be in ``expected``.  Each new commit is a direct child of the
+        expected head.  Returns the new heads of the changed spaces once they
+        are durable.  Raises ``Conflict``, ``OutcomeUnknown`` and the others.
+        """
+        ...
+
+    def server_time(self) -> float:
+        """The hub's clock, seconds since the epoch."""
+        ...
+
+    def close(self) -> None:
+        """Release files and connections; the store is not used afterwards."""
+        ...

@@ -1,0 +1,166 @@
+"""The local driver: a bare repository on this machine's disk.
+
+Objects go into one pack a commit, on disk before the refs move; refs move as
+:mod:`ghcoord.store.localrefs` describes.  Reading goes through libgit2, which
+also understands what people push and what ``git gc`` makes of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import pygit2
+
+from ghcoord.clock import Runtime
+from ghcoord.errors import Corrupt, Denied, NotFound, Unavailable, Unsupported, UsageError
+from ghcoord.store.assemble import build_commits, check_size, compare
+from ghcoord.store.base import Capabilities, ChangeSet, CommitInfo, Entry, Oid, Operation
+from ghcoord.store.localrefs import LocalRefs
+from ghcoord.store.objects import Kind, RawObject, TreeEditor, parse_commit, parse_tree
+from ghcoord.store.packs import consolidate, write_pack
+
+DEFAULT_PREFIX = "refs/heads/ghcoord/"
+
+_KINDS: dict[int, Kind] = {
+    int(pygit2.enums.ObjectType.COMMIT): "commit",
+    int(pygit2.enums.ObjectType.TREE): "tree",
+    int(pygit2.enums.ObjectType.BLOB): "blob",
+}
+_RECENT = 2048  # objects just written that are kept in memory, so that reading them back costs nothing
+
+
+def find_git_dir(path: Path) -> Path:
+    """The git directory of the repository at ``path``, bare or not. Raises ``NotFound``."""
+    if not path.exists():
+        raise NotFound(f"there is no hub at {path}: 'ghcoord init {path}' makes one")
+    for candidate in (path, path / ".git"):
+        if (candidate / "objects").is_dir() and (candidate / "HEAD").is_file():
+            return candidate.resolve()
+    raise NotFound(f"{path} is not a Git repository: 'ghcoord init' makes a hub in a new folder")
+
+
+def create_repository(path: Path, default_ref: str) -> Path:
+    """Make a bare repository at ``path``, or take the one that is there; returns its git directory."""
+    if path.exists():
+        try:
+            return find_git_dir(path)
+        except NotFound:
+            if not path.is_dir() or any(path.iterdir()):
+                raise UsageError(f"{path} exists and is not a Git repository: name a new folder") from None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        repository = pygit2.init_repository(str(path), bare=True)
+        # Packs are merged under the hub's own lock; git's automatic gc would only get in the way.
+        repository.config["gc.auto"] = "0"
+        repository.config["receive.autogc"] = "false"
+        repository.config["receive.denyDeleteCurrent"] = "false"
+        repository.set_head(default_ref)
+    except PermissionError as error:
+        raise Denied(f"cannot write to {path}: check the permissions of its folder") from error
+    except (OSError, pygit2.GitError) as error:
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise Denied(f"cannot write to {path}: check the permissions of its folder") from error
+        raise Unavailable(f"cannot make a repository at {path}: {error}") from error
+    return path.resolve()
+
+
+class LocalStore:
+    """Spaces as refs below ``prefix`` of the repository at ``path``."""
+
+    def __init__(self, path: Path, runtime: Runtime, prefix: str = DEFAULT_PREFIX) -> None:
+        self.capabilities = Capabilities()
+        self.url = str(path)
+        self._git_dir = find_git_dir(path)
+        self._packs = self._git_dir / "objects" / "pack"
+        self._runtime = runtime
+        self._refs = LocalRefs(self._git_dir, prefix, runtime)
+        self._mutex = threading.Lock()
+        self._recent: OrderedDict[Oid, RawObject] = OrderedDict()
+        self._repository = self._open()
+
+    def _open(self) -> pygit2.Repository:
+        try:
+            repository = pygit2.Repository(str(self._git_dir))
+            extensions = {str(entry.name).lower() for entry in repository.config}
+        except (pygit2.GitError, KeyError, ValueError) as error:
+            raise Unsupported(f"{self._git_dir} cannot be opened as a Git repository: {error}") from error
+        if "extensions.objectformat" in extensions or "extensions.refstorage" in extensions:
+            raise Unsupported(f"{self._git_dir} uses SHA-256 or reftables: a hub needs an ordinary repository")
+        return repository
+
+    def heads(self) -> dict[str, Oid]:
+        return self._refs.read()
+
+    def commit_info(self, oid: Oid) -> CommitInfo:
+        return parse_commit(oid, self._raw(oid, "commit"))
+
+    def tree(self, oid: Oid) -> Mapping[str, Entry]:
+        return parse_tree(self._raw(oid, "tree"))
+
+    def blob(self, oid: Oid) -> bytes:
+        return self._raw(oid, "blob")
+
+    def _raw(self, oid: Oid, kind: Kind) -> bytes:
+        with self._mutex:
+            found = self._recent.get(oid)
+            if found is None:
+                found = self._read_odb(oid)
+        if found[0] != kind:
+            raise Corrupt(f"object {oid} is a {found[0]}, not a {kind}")
+        return found[1]
+
+    def _read_odb(self, oid: Oid) -> RawObject:
+        for last in (False, True):
+            try:
+                number, data = self._repository.odb.read(oid)
+                return _KINDS[int(number)], data
+            except (KeyError, pygit2.GitError, OSError, ValueError) as error:
+                # Another process may have merged packs that this handle still lists: look afresh, once.
+                if last:
+                    raise Corrupt(f"object {oid} cannot be read from {self.url}: run 'git fsck' there") from error
+                self._repository = self._open()
+        raise AssertionError("unreachable")
+
+    def commit(
+        self,
+        expected: Mapping[str, Oid | None],
+        changes: Mapping[str, ChangeSet],
+        op: Operation,
+    ) -> dict[str, Oid]:
+        check_size(changes, self.capabilities)
+        with self._refs.exclusive():
+            compare(expected, self._refs.read_all())
+            editor = TreeEditor(self.tree)
+            made = build_commits(editor, self.commit_info, expected, changes, op)
+            try:
+                write_pack(self._packs, editor.objects)
+            except PermissionError as error:
+                raise Denied(f"cannot write to {self._packs}: check the permissions of the hub's folder") from error
+            except OSError as error:
+                raise Unavailable(f"cannot write to {self._packs}: {error.strerror or error}") from error
+            self._refs.move(expected, made)
+            self._consolidate()
+        with self._mutex:
+            self._recent.update(editor.objects)
+            while len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+        return made
+
+    def _consolidate(self) -> None:
+        try:
+            consolidate(self._packs)
+        except OSError:
+            # The commit is made and durable; merging is tried again with the next one.
+            return
+
+    def server_time(self) -> float:
+        return self._runtime.now()
+
+    def close(self) -> None:
+        with self._mutex:
+            self._recent.clear()
+            self._repository.free()

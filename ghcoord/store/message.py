@@ -1,0 +1,62 @@
+"""The commit message: a line for people, events as JSON lines, trailers for machines.
+
+Trailers are what resolves a lost reply: each commit names the operations it
+holds and its revision.  They stand in the last paragraph; an event line starts
+with ``- {``, so no content can pass for a trailer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ghcoord.store.base import Operation
+
+SKIP_CI = "[skip ci]"
+_OP = "Ghcoord-Op: "
+_REVISION = "Ghcoord-Revision: "
+_EVENT = "- "
+_TRAILER = re.compile(r"[A-Za-z][A-Za-z0-9-]*: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a commit's trailers say."""
+
+    ops: frozenset[str]
+    revision: int
+
+
+def format_message(space: str, op: Operation) -> str:
+    """The message of the commit that ``op`` makes in ``space``."""
+    subject = f"{space}: {op.summaries.get(space) or 'update'}"
+    if len(subject) > 100:
+        subject = subject[:97] + "..."
+    parts = [f"{subject} {SKIP_CI}"]
+    events = op.events.get(space)
+    if events:
+        parts.append("\n".join(_EVENT + line for line in events))
+    parts.append("\n".join([*(_OP + i for i in op.ids), f"{_REVISION}{op.revision}"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def read_stamp(message: str) -> Stamp | None:
+    """The trailers of a commit that ghcoord made; ``None`` for anybody else's commit."""
+    last = message.rstrip().rpartition("\n\n")[2].splitlines()
+    if not last or not all(_TRAILER.match(line) for line in last):
+        return None
+    ops = frozenset(line[len(_OP) :] for line in last if line.startswith(_OP))
+    revisions = [line[len(_REVISION) :] for line in last if line.startswith(_REVISION)]
+    if not ops or len(revisions) != 1 or not revisions[0].isdigit():
+        return None
+    return Stamp(ops, int(revisions[0]))
+
+
+def read_events(message: str) -> list[str]:
+    """The JSON event lines of a message, oldest first."""
+    return [line[len(_EVENT) :] for line in message.splitlines() if line.startswith(_EVENT + "{")]
+
+
+def read_summary(message: str) -> str:
+    """The line for people, without the CI mark."""
+    return message.partition("\n")[0].removesuffix(SKIP_CI).rstrip()
