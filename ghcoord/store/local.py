@@ -23,8 +23,6 @@ from ghcoord.store.localrefs import LocalRefs
 from ghcoord.store.objects import Kind, RawObject, TreeEditor, parse_commit, parse_tree
 from ghcoord.store.packs import consolidate, write_pack
 
-DEFAULT_PREFIX = "refs/heads/ghcoord/"
-
 _KINDS: dict[int, Kind] = {
     int(pygit2.enums.ObjectType.COMMIT): "commit",
     int(pygit2.enums.ObjectType.TREE): "tree",
@@ -71,7 +69,7 @@ def create_repository(path: Path, default_ref: str) -> Path:
 class LocalStore:
     """Spaces as refs below ``prefix`` of the repository at ``path``."""
 
-    def __init__(self, path: Path, runtime: Runtime, prefix: str = DEFAULT_PREFIX) -> None:
+    def __init__(self, path: Path, runtime: Runtime, prefix: str = "refs/heads/ghcoord/") -> None:
         self.capabilities = Capabilities()
         self.url = str(path)
         self._git_dir = find_git_dir(path)

@@ -11,7 +11,7 @@ class Snapshot:
     """The files of one commit. Never changes, so it may be kept and shared between threads."""
 
     def __init__(self, store: Store, space: str, head: Oid | None) -> None:
-        self._store = store
+        self.store = store
         self.space = space
         self.head = head
         self._root: Oid | None = None
@@ -20,7 +20,7 @@ class Snapshot:
     def root(self) -> Oid | None:
         """The id of the top tree; ``None`` for a space that does not exist."""
         if self.head is not None and self._root is None:
-            self._root = self._store.commit_info(self.head).tree
+            self._root = self.store.commit_info(self.head).tree
         return self._root
 
     def entry(self, path: str) -> Entry | None:
@@ -32,7 +32,7 @@ class Snapshot:
         for part in path.split("/") if path else ():
             if not found.is_tree:
                 return None
-            below = self._store.tree(found.oid).get(part)
+            below = self.store.tree(found.oid).get(part)
             if below is None:
                 return None
             found = below
@@ -41,12 +41,12 @@ class Snapshot:
     def read(self, path: str) -> bytes | None:
         """The content at ``path``; ``None`` when there is no such file."""
         found = self.entry(path)
-        return self._store.blob(found.oid) if found is not None and found.is_file else None
+        return self.store.blob(found.oid) if found is not None and found.is_file else None
 
     def entries(self, path: str) -> Mapping[str, Entry]:
         """What is directly below the directory ``path``; empty when there is none."""
         found = self.entry(path)
-        return {} if found is None or not found.is_tree else self._store.tree(found.oid)
+        return {} if found is None or not found.is_tree else self.store.tree(found.oid)
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Entry]]:
         """Every file below ``path`` with its full path, in the order of names."""

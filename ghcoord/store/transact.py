@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from ghcoord.clock import Event, Runtime
-from ghcoord.errors import Conflict, Denied, HeadRegressed, OutcomeUnknown, Throttled, TooLarge, Unavailable
+from ghcoord.errors import Conflict, Denied, HeadRegressed, OutcomeUnknown, StoreError, Throttled, TooLarge, Unavailable
 from ghcoord.ids import new_op_id
 from ghcoord.store.base import ROOT_RECORD, ChangeSet, Oid, Operation, Store
 from ghcoord.store.heads import HeadGuard, Mark, find_operation, revision_of, stamped_base
@@ -348,19 +348,21 @@ class Transactor:
 
         It is ruled out only by a newer head whose history lacks it.  After a
         conflict a newer head of a space that is merely compared rules it out
-        too, and reads that lag behind are waited for.
+        too.  Reads that fail or lag behind prove nothing; after a conflict they are waited for.
         """
         wait = self._base_wait
         while True:
             try:
                 heads = self.store.heads()
+                with self._guard_mutex:
+                    self.guard.check(heads, plan.expected)
                 moved = [space for space in plan.expected if heads.get(space) != plan.expected[space]]
                 for space in moved:
                     if space in plan.changes:
                         return self._landed(plan, space, heads.get(space))
                 if moved and after_conflict:
                     return False
-            except Unavailable:
+            except StoreError:
                 moved = []
             if not after_conflict or self.runtime.monotonic() >= deadline:
                 return None

@@ -1,0 +1,102 @@
+"""Settings: frozen, validated, parsed from ``ghcoord.toml``. Reads no environment."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ghcoord.errors import UsageError
+from ghcoord.units import parse_duration
+
+CONFIG_FILE = "ghcoord.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class LockSettings:
+    """``ttl`` in seconds of locks taken without one (reference: ``locking.ttlSeconds``)."""
+
+    ttl: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """``ttl``: seconds a daemon counts as alive without renewing. ``slots``: tasks at a time."""
+
+    ttl: float = 15.0
+    slots: int = 1
+    grace: float = 1.0
+    """Seconds between TERM and KILL for a task that is cancelled or timed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one process. ``poll`` is the seconds between polls; ``None`` lets the store decide."""
+
+    hub: str | None = None
+    actor: str | None = None
+    prefix: str = "refs/heads/ghcoord/"
+    poll: float | None = None
+    locks: LockSettings = field(default_factory=LockSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+
+
+_DURATIONS = {"ttl", "poll", "grace"}
+
+
+def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
+    known = {f.name: f for f in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(f"{where}{key} is not a setting: one of {', '.join(sorted(known))}")
+        if isinstance(value, dict):
+            part = {"locks": LockSettings, "worker": WorkerSettings}.get(key)
+            if part is None:
+                raise UsageError(f"{where}{key} is not a table")
+            values[key] = _build(part, value, f"{where}{key}.")
+        elif key in _DURATIONS:
+            if isinstance(value, bool) or not isinstance(value, int | float | str):
+                raise UsageError(f"{where}{key} is not a duration: write 90, \"90s\", \"5m\" or \"1h30m\"")
+            values[key] = parse_duration(value)
+        elif key == "slots":
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 10_000:
+                raise UsageError(f"{where}{key} must be a whole number from 1 to 10,000")
+            values[key] = value
+        elif not isinstance(value, str) or not value:
+            raise UsageError(f"{where}{key} must be a text")
+        else:
+            values[key] = value
+    return kind(**values)
+
+
+def parse_settings(text: str, where: str = CONFIG_FILE) -> Settings:
+    """Settings from TOML; raises ``UsageError`` naming the line or the key."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} is not TOML: {error}") from None
+    settings: Settings = _build(Settings, table, f"{where}: ")
+    if not settings.prefix.startswith("refs/") or not settings.prefix.endswith("/"):
+        raise UsageError(f"{where}: prefix must start with refs/ and end with /")
+    return settings
+
+
+def load_settings(folder: Path) -> Settings:
+    """Settings of the nearest ``ghcoord.toml`` in ``folder`` or above it; the defaults when there is none.
+
+    A relative ``hub`` path is taken from where the file lies.
+    """
+    for place in (folder, *folder.parents):
+        file = place / CONFIG_FILE
+        if file.is_file():
+            try:
+                settings = parse_settings(file.read_text(), str(file))
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"cannot read {file}: {error}") from None
+            hub = settings.hub
+            if hub is not None and "://" not in hub and hub != "memory:" and not Path(hub).is_absolute():
+                settings = replace(settings, hub=str(place / hub))
+            return settings
+    return Settings()

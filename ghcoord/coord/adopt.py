@@ -1,0 +1,114 @@
+"""What people commit to a hub by hand: taken over where it is sound, set aside where it is not.
+
+A commit without ghcoord's trailers reaches the next transaction of its space
+here, with the last state that ghcoord wrote.  A sound record is restamped and
+indexed.  A broken one moves to ``broken/`` with the reason, the last good
+version comes back, and nothing else stops.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ghcoord.coord import layout, queue
+from ghcoord.coord.context import FENCE_TABLE, KEY_TABLE, LOCK_TABLE, TASK_TABLE, WORKER_TABLE
+from ghcoord.coord.layout import FLEET, namespace_of
+from ghcoord.coord.table import Table
+from ghcoord.errors import Corrupt, GhcoordError, NewerSchema
+from ghcoord.model.codec import Record, decode, to_json
+from ghcoord.store.base import ROOT_RECORD
+from ghcoord.store.snapshot import Snapshot, diff
+from ghcoord.store.tx import Tx
+
+_NAME_FIELDS = {TASK_TABLE: "id", WORKER_TABLE: "id", LOCK_TABLE: "name", KEY_TABLE: "key", FENCE_TABLE: "lock"}
+
+
+def tables_of(space: str) -> list[Table[Any]]:
+    """The tables whose records lie in ``space``."""
+    if space == FLEET:
+        return [TASK_TABLE, WORKER_TABLE]
+    if space == layout.LOCKS:
+        return [LOCK_TABLE]
+    return [KEY_TABLE, FENCE_TABLE] if namespace_of(space) is not None else []
+
+
+def table_at(space: str, path: str) -> Table[Any] | None:
+    """The table that the record at ``path`` belongs to."""
+    return next((table for table in tables_of(space) if path.startswith(table.folder + "/")), None)
+
+
+def check_record(table: Table[Any], space: str, path: str, data: bytes) -> Record:
+    """The record at ``path``; raises ``Corrupt`` when it is broken or lies where its name does not belong."""
+    record: Record = decode(table.kind, data, f"{space}:{path}")
+    name = str(getattr(record, _NAME_FIELDS[table]))
+    try:
+        right = table.path(name)
+    except GhcoordError as error:
+        raise Corrupt(f"{space}:{path}: {error}") from None
+    if right != path:
+        raise Corrupt(f"{space}:{path} names itself {name!r}, whose place is {right}")
+    return record
+
+
+def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
+    """Take over what people changed in ``space`` between ``base`` and ``present``."""
+    changed: list[str] = []
+    reindex = False
+    for path, _, _ in diff(base.store, base, present):
+        if path.startswith(layout.BROKEN + "/") or path == ROOT_RECORD:
+            continue
+        table = table_at(space, path)
+        if table is None:
+            reindex = reindex or (space == FLEET and (path.startswith("index/") or path == layout.QUEUE_RECORD))
+            continue
+        changed.append(path)
+        reindex = reindex or table is TASK_TABLE
+        data = tx.read(space, path)
+        if data is None:
+            tx.event(space, "record deleted by hand", path=path)
+            continue
+        try:
+            check_record(table, space, path, data)
+            tx.event(space, "record edited by hand", path=path)
+        except (Corrupt, NewerSchema) as reason:
+            _set_aside(tx, space, path, data, base.read(path), reason.message)
+    if reindex:
+        queue.rebuild(tx)
+
+
+def _set_aside(tx: Tx, space: str, path: str, data: bytes, before: bytes | None, reason: str) -> None:
+    aside = f"{layout.BROKEN}/{path}"
+    tx.write(space, aside, data)
+    tx.write(space, f"{aside}.reason.json", to_json({"path": path, "reason": reason, "restored": before is not None}).encode())
+    if before is not None:
+        tx.write(space, path, before)
+    else:
+        tx.delete(space, path)
+    tx.event(space, "broken record set aside", path=path, reason=reason[:300])
+
+
+def set_aside(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """What lies in ``broken/``: path, reason, and whether the version before was restored."""
+    found = []
+    for path, _ in snapshot.walk(layout.BROKEN):
+        if path.endswith(".reason.json"):
+            try:
+                note = json.loads(snapshot.read(path) or b"{}")
+            except ValueError:
+                continue
+            if isinstance(note, dict):
+                found.append({"space": snapshot.space, "aside": path.removesuffix(".reason.json"), **note})
+    return found
+
+
+def broken_records(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Records that cannot be read where they lie; the next transaction of the space sets them aside."""
+    found = []
+    for table in tables_of(snapshot.space):
+        for path, _ in snapshot.walk(table.folder):
+            try:
+                check_record(table, snapshot.space, path, snapshot.read(path) or b"")
+            except (Corrupt, NewerSchema) as reason:
+                found.append({"space": snapshot.space, "path": path, "reason": reason.message})
+    return found

@@ -1,0 +1,69 @@
+"""What the domain objects share: the transactor, the runtime, who is acting, and the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ghcoord.clock import Runtime
+from ghcoord.coord import layout
+from ghcoord.coord.observer import Observer
+from ghcoord.coord.table import Table
+from ghcoord.errors import WaitTimeout
+from ghcoord.model.lease import Judge, by_server_clock, never
+from ghcoord.model.lock import Lock
+from ghcoord.model.memory import Fence, MemoryEntry
+from ghcoord.model.task import Task
+from ghcoord.model.worker import Worker
+from ghcoord.store.snapshot import Snapshot
+from ghcoord.store.transact import Transactor
+from ghcoord.store.tx import Tx
+
+T = TypeVar("T")
+
+TASK_TABLE = Table(Task, layout.TASKS, layout.task_path)
+WORKER_TABLE = Table(Worker, layout.WORKERS, layout.worker_path)
+LOCK_TABLE = Table(Lock, layout.LOCK_RECORDS, layout.lock_path)
+KEY_TABLE = Table(MemoryEntry, layout.KEYS, layout.key_path)
+FENCE_TABLE = Table(Fence, layout.FENCES, layout.fence_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Shared by the domain objects of one hub. ``actor`` is who acts, as it appears in events."""
+
+    transactor: Transactor
+    runtime: Runtime
+    observer: Observer
+    actor: str
+    poll_interval: float
+
+    def transact(self, spaces: tuple[str, ...], run: Callable[[Tx], T], timeout: float = 30.0) -> T:
+        return self.transactor.transact(spaces, run, timeout=timeout)
+
+    def snapshot(self, space: str) -> Snapshot:
+        return self.transactor.view(space)[space]
+
+    def judge(self) -> Judge:
+        """Who may call a foreign lease expired, for a one-shot decision."""
+        capabilities = self.transactor.store.capabilities
+        return by_server_clock(capabilities.clock_margin) if capabilities.server_time else never
+
+    def now(self) -> float:
+        """The hub's time in seconds."""
+        return self.transactor.store.server_time()
+
+    def poll(self, look: Callable[[], T | None], timeout: float | None, what: str, interval: float | None = None) -> T:
+        """Call ``look`` until it returns something; raises ``WaitTimeout`` after ``timeout`` seconds."""
+        runtime = self.runtime
+        step = interval or self.poll_interval
+        deadline = None if timeout is None else runtime.monotonic() + timeout
+        while True:
+            found = look()
+            if found is not None:
+                return found
+            left = None if deadline is None else deadline - runtime.monotonic()
+            if left is not None and left <= 0:
+                raise WaitTimeout(f"{what}: not within {timeout:g} s")
+            runtime.sleep(step if left is None else min(step, left))

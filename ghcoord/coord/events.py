@@ -1,0 +1,68 @@
+"""What happened: the event lines in the hub's own history, newest first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ghcoord.coord.context import Context
+from ghcoord.coord.layout import FLEET, LOCKS
+from ghcoord.coord.tick import RENEWED
+from ghcoord.errors import Corrupt
+from ghcoord.model.codec import stamp
+from ghcoord.store.heads import walk
+from ghcoord.store.message import read_events
+
+WALK_LIMIT = 500
+"""Commits of one space that a look at recent events reads at most."""
+
+
+class Event(NamedTuple):
+    """One thing that happened. ``fields`` holds what it was about: task, worker, lock, token …"""
+
+    at: datetime
+    space: str
+    kind: str
+    fields: dict[str, Any]
+
+
+def _of_space(context: Context, space: str) -> Iterator[Event]:
+    head = context.snapshot(space).head
+    if head is None:
+        return
+    try:
+        for number, (info, _) in enumerate(walk(context.transactor.store, head)):
+            if number >= WALK_LIMIT:
+                return
+            for line in reversed(read_events(info.message)):
+                event = _parse(space, line)
+                if event is not None:
+                    yield event
+    except Corrupt:
+        return  # history ends where it was cut
+
+
+def _parse(space: str, line: str) -> Event | None:
+    try:
+        value = json.loads(line)
+        at, kind = stamp(float(value.pop("at"))), str(value.pop("kind"))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return None
+    return Event(at, space, kind, value)
+
+
+def recent(context: Context, limit: int = 20, *, task: str | None = None) -> list[Event]:
+    """The newest events of the fleet and the locks, of one ``task`` if given; renewals are left out."""
+    found: list[Event] = []
+    for space in (FLEET, LOCKS) if task is None else (FLEET,):
+        taken = 0
+        for event in _of_space(context, space):
+            if taken >= limit:
+                break
+            if event.kind == RENEWED or (task is not None and event.fields.get("task") != task):
+                continue
+            found.append(event)
+            taken += 1
+    return sorted(found, key=lambda event: event.at, reverse=True)[:limit]

@@ -1,0 +1,69 @@
+"""The hub's own record: its id and schema, made by ``init`` and checked whenever it is opened."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ghcoord.coord import layout
+from ghcoord.coord.layout import FLEET, HUB_RECORD, LOCKS, META
+from ghcoord.errors import Corrupt, NewerSchema, NotFound
+from ghcoord.ids import new_op_id
+from ghcoord.model.codec import stamp, to_json
+from ghcoord.store.transact import SCHEMA, Transactor
+from ghcoord.store.tx import Tx
+
+_README = {
+    META: "the hub's id, its schema and its settings",
+    FLEET: "workers (`workers/`), tasks (`tasks/`) and the queue's index (`index/`)",
+    LOCKS: "locks and their fencing tokens (`locks/`)",
+}
+
+
+def create(transactor: Transactor) -> dict[str, Any]:
+    """Make the hub in an empty repository, or return the one that is there."""
+    made_id = new_op_id(transactor.runtime.randbits)
+
+    def run(tx: Tx) -> dict[str, Any]:
+        raw = tx.read(META, HUB_RECORD)
+        if raw is not None:
+            return {**_parse(raw), "created": False}
+        record = {"created_at": stamp(tx.now).isoformat().replace("+00:00", "Z"), "id": made_id, "schema": SCHEMA}
+        tx.write(META, HUB_RECORD, to_json(record).encode())
+        for space, what in _README.items():
+            tx.write(space, layout.README, _readme(space, what))
+        tx.event(META, "hub created")
+        return {**record, "created": True}
+
+    return transactor.transact((META, FLEET, LOCKS), run)
+
+
+def _readme(space: str, what: str) -> bytes:
+    return (
+        f"# ghcoord: {space}\n\n"
+        f"This branch is part of a ghcoord hub and holds {what}.\n"
+        "Each file is one record. `git log` is the audit trail.\n\n"
+        "The other branches of the hub start with `ghcoord/` too: `meta`, `fleet`, `locks`, `memory/…`.\n"
+        "A record may be edited and pushed; ghcoord takes it over, or sets it aside in `broken/` and says so\n"
+        "(`ghcoord doctor`). Never force-push: writers stop when history goes backwards.\n"
+    ).encode()
+
+
+def open_existing(transactor: Transactor, url: str) -> dict[str, Any]:
+    """The hub's record; raises ``NotFound`` where there is no hub, ``NewerSchema`` for a newer one."""
+    raw = transactor.view(META)[META].read(HUB_RECORD)
+    if raw is None:
+        raise NotFound(f"there is no hub at {url}: 'ghcoord init {url}' makes one")
+    return _parse(raw)
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(raw)
+        schema = int(record["schema"])
+        str(record["id"])
+    except (ValueError, KeyError, TypeError):
+        raise Corrupt(f"{META}:{HUB_RECORD} is broken: restore it from the branch's history") from None
+    if schema > SCHEMA:
+        raise NewerSchema(f"the hub has schema {schema}, this ghcoord knows {SCHEMA}: upgrade ghcoord")
+    return dict(record)

@@ -1,0 +1,176 @@
+"""Renewing a lease in the background, and noticing in time that it is lost.
+
+The owner counts from *sending* its last acknowledged renewal, by a clock that
+runs on while the machine is suspended.  It renews at a third of the ttl and
+gives up at two thirds, before anybody else may take over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ghcoord.clock import Runtime, Thread
+from ghcoord.errors import GhcoordError, LeaseLost, LockHeld, NotFound, NotOwner, WorkerReplaced
+from ghcoord.model.lease import GIVE_UP_AT, RENEW_AT
+from ghcoord.model.lock import Lock
+
+if TYPE_CHECKING:
+    from ghcoord.coord.locks import Locks
+
+LOST = (LeaseLost, NotFound, NotOwner, WorkerReplaced)
+"""Answers to a renewal that prove the lease lost; any other error is tried again until time is up."""
+
+
+class Keepalive:
+    """Calls ``renew`` in a thread; ``on_lost`` once, when the lease is lost or must be taken for lost.
+
+    ``ttl`` is in seconds.  ``granted_at`` is the monotonic time before the
+    request that got the lease was sent.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        ttl: float,
+        renew: Callable[[], object],
+        on_lost: Callable[[], None] | None = None,
+        *,
+        granted_at: float | None = None,
+        name: str = "lease",
+    ) -> None:
+        self._runtime = runtime
+        self._ttl = ttl
+        self._renew = renew
+        self._on_lost = on_lost
+        self._acknowledged = runtime.monotonic() if granted_at is None else granted_at
+        self._stopped = runtime.event()
+        self._lost = runtime.event()
+        self._thread: Thread | None = None
+        self._name = name
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is lost: reported so, or not renewed for two thirds of its ttl."""
+        return self._lost.is_set() or (
+            not self._stopped.is_set() and self._runtime.monotonic() - self._acknowledged > self._ttl * GIVE_UP_AT
+        )
+
+    def start(self) -> None:
+        self._thread = self._runtime.spawn(self._run, f"ghcoord-renew-{self._name}")
+
+    def stop(self) -> None:
+        """Stop renewing; the lease is not released."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        runtime = self._runtime
+        retry = max(0.05, self._ttl * RENEW_AT / 4)
+        wait = max(0.0, self._acknowledged + self._ttl * RENEW_AT - runtime.monotonic())
+        while not self._stopped.wait(min(wait, self._ttl * RENEW_AT / 2)):
+            if runtime.monotonic() - self._acknowledged > self._ttl * GIVE_UP_AT:
+                break
+            if runtime.monotonic() < self._acknowledged + self._ttl * RENEW_AT:
+                wait = self._acknowledged + self._ttl * RENEW_AT - runtime.monotonic()
+                continue
+            sent = runtime.monotonic()
+            try:
+                self._renew()
+            except LOST:
+                break
+            except GhcoordError:
+                wait = retry
+            else:
+                self._acknowledged = sent
+                wait = self._ttl * RENEW_AT
+        else:
+            return
+        self._lost.set()
+        if self._on_lost is not None:
+            self._on_lost()
+
+
+class HeldLock:
+    """A lock held for the length of a ``with`` block."""
+
+    def __init__(
+        self,
+        locks: Locks,
+        runtime: Runtime,
+        name: str,
+        owner: str,
+        *,
+        acquire: Callable[[], tuple[Lock, float] | None],
+        on_lost: Callable[[], None] | None,
+    ) -> None:
+        self._locks = locks
+        self._runtime = runtime
+        self._name = name
+        self._owner = owner
+        self._acquire = acquire
+        self._on_lost = on_lost
+        self._lock: Lock | None = None
+        self._keepalive: Keepalive | None = None
+
+    @property
+    def lock(self) -> Lock:
+        """The grant; raises ``LeaseLost`` outside of the ``with`` block."""
+        if self._lock is None:
+            raise LeaseLost(f"the lock {self._name!r} is not held here")
+        return self._lock
+
+    @property
+    def token(self) -> int:
+        """The fencing token to pass with every write that the lock guards."""
+        return self.lock.token
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is lost: long work looks at this and stops."""
+        return self._keepalive is None or self._keepalive.lost
+
+    def check(self) -> None:
+        """Raise ``LeaseLost`` if the lease is lost."""
+        if self.lost:
+            raise LeaseLost(f"the lease of the lock {self._name!r} was lost: stop the work it guarded")
+
+    def __enter__(self) -> HeldLock:
+        granted = self._acquire()
+        if granted is None:
+            holder = self._locks.get(self._name)
+            who = f" by {holder.owner!r}" if holder is not None else ""
+            raise LockHeld(f"the lock {self._name!r} is held{who}")
+        self._lock, sent = granted
+        token = self._lock.token
+        self._keepalive = Keepalive(
+            self._runtime,
+            self._lock.ttl,
+            lambda: self._locks.renew(self._name, self._owner, token),
+            self._on_lost,
+            granted_at=sent,
+            name=self._name,
+        )
+        self._keepalive.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        keepalive, lock = self._keepalive, self._lock
+        if keepalive is None or lock is None:
+            return
+        lost = keepalive.lost
+        keepalive.stop()
+        self._keepalive = None
+        if lost:
+            if error is None:
+                raise LeaseLost(f"the lease of the lock {self._name!r} was lost before the work ended")
+            return
+        try:
+            self._locks.release(self._name, self._owner, lock.token)
+        except (LeaseLost, NotFound, NotOwner):
+            if error is None:
+                raise LeaseLost(f"the lease of the lock {self._name!r} was lost before the work ended") from None

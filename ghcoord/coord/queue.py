@@ -1,0 +1,239 @@
+"""The queue inside a transaction: records, index and counts change together, in one place.
+
+Every function takes a :class:`Tx` over ``fleet`` and does no I/O of its own.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ghcoord.coord import layout
+from ghcoord.coord.context import TASK_TABLE
+from ghcoord.coord.layout import FLEET
+from ghcoord.errors import Corrupt, LeaseLost, NewerSchema
+from ghcoord.ids import encode_component
+from ghcoord.model import task as model
+from ghcoord.model.codec import to_json
+from ghcoord.model.task import State, Task, TaskResult
+from ghcoord.store.tx import Tx
+
+PROMOTE_PAGE = 200
+"""Ended back-offs that one transaction puts back into the queue at most."""
+
+
+def read_counts(raw: bytes | None) -> dict[str, Any]:
+    """The queue record: the next sequence number and how many tasks are in each state."""
+    try:
+        value = json.loads(raw) if raw is not None else {}
+        counts = {State(k): max(0, int(v)) for k, v in value.get("counts", {}).items()}
+        return {"sequence": max(0, int(value.get("sequence", 0))), "counts": counts}
+    except (ValueError, TypeError, AttributeError):
+        return {"sequence": 0, "counts": {}}  # a person broke it; rebuild() makes it anew
+
+
+def _write_counts(tx: Tx, queue: dict[str, Any]) -> None:
+    counts = {str(state): count for state, count in queue["counts"].items() if count}
+    record = {"counts": counts, "format": 1, "sequence": queue["sequence"]}
+    tx.write(FLEET, layout.QUEUE_RECORD, to_json(record).encode())
+
+
+def next_sequences(tx: Tx, count: int) -> range:
+    """``count`` new places at the end of the queue."""
+    queue = read_counts(tx.read(FLEET, layout.QUEUE_RECORD))
+    first = queue["sequence"]
+    queue["sequence"] = first + count
+    _write_counts(tx, queue)
+    return range(first, first + count)
+
+
+def put(tx: Tx, pairs: Iterable[tuple[Task | None, Task | None]]) -> None:
+    """Replace each old task by the new one, with its index entry and the counts."""
+    queue = read_counts(tx.read(FLEET, layout.QUEUE_RECORD))
+    for old, new in pairs:
+        before = layout.index_path(old) if old is not None else None
+        after = layout.index_path(new) if new is not None else None
+        if before != after:
+            if before is not None:
+                tx.delete(FLEET, before)
+            if after is not None:
+                tx.write(FLEET, after, layout.MARKER)
+        for task, change in ((old, -1), (new, 1)):
+            if task is not None:
+                queue["counts"][task.state] = max(0, queue["counts"].get(task.state, 0) + change)
+        if new is not None:
+            TASK_TABLE.put(tx, FLEET, new.id, new)
+        elif old is not None:
+            TASK_TABLE.remove(tx, FLEET, old.id)
+    _write_counts(tx, queue)
+
+
+def get(tx: Tx, task_id: str) -> Task | None:
+    """The task, or ``None`` when there is none or a person broke its record."""
+    try:
+        return TASK_TABLE.get(tx, FLEET, task_id)
+    except (Corrupt, NewerSchema):
+        return None
+
+
+def _ready(tx: Tx, classes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(sorted key, index path) of the queued tasks of ``classes``, best first, read lazily."""
+
+    def of_class(name: str) -> Iterator[tuple[str, str]]:
+        top = f"{layout.READY}/{name}"
+        for priority in tx.names(FLEET, top):
+            for high in tx.names(FLEET, f"{top}/{priority}"):
+                for middle in tx.names(FLEET, f"{top}/{priority}/{high}"):
+                    folder = f"{top}/{priority}/{high}/{middle}"
+                    for leaf in tx.names(FLEET, folder):
+                        yield f"{priority}/{high}/{middle}/{leaf}", f"{folder}/{leaf}"
+
+    return heapq.merge(*(of_class(name) for name in classes))
+
+
+def promote_due(tx: Tx) -> int:
+    """Put tasks whose back-off has ended back into the queue; returns how many."""
+    found: list[Task] = []
+    stray: list[str] = []
+    for minute in tx.names(FLEET, layout.BACKING_OFF):
+        folder = f"{layout.BACKING_OFF}/{minute}"
+        start = layout.due_at(minute, "0")
+        if (start is not None and start > tx.now) or len(found) >= PROMOTE_PAGE:
+            break
+        for name in tx.names(FLEET, folder):
+            at = layout.due_at(minute, name)
+            if at is not None and at > tx.now:
+                break
+            task = get(tx, name.partition("-")[2]) if at is not None else None
+            if task is None or layout.index_path(task) != f"{folder}/{name}":
+                stray.append(f"{folder}/{name}")
+            elif len(found) < PROMOTE_PAGE:
+                found.append(task)
+    for path in stray:
+        tx.delete(FLEET, path)
+    if found:
+        put(tx, [(task, model.due(task)) for task in found])
+    return len(found)
+
+
+def next_due(tx: Tx) -> float | None:
+    """When the earliest back-off ends, in seconds since the epoch."""
+    for minute in tx.names(FLEET, layout.BACKING_OFF):
+        for name in tx.names(FLEET, f"{layout.BACKING_OFF}/{minute}"):
+            at = layout.due_at(minute, name)
+            if at is not None:
+                return at
+    return None
+
+
+def lease(tx: Tx, worker: str, tools: Iterable[str], count: int) -> list[Task]:
+    """Lease the best ``count`` queued tasks of ``tools`` to ``worker``; fewer when there are fewer."""
+    if count <= 0:
+        return []
+    promote_due(tx)
+    present = set(tx.names(FLEET, layout.READY))
+    classes = sorted({layout.ready_class(tool) for tool in tools} & present)
+    chosen: list[Task] = []
+    stray: list[str] = []
+    for _, path in _ready(tx, classes):
+        if len(chosen) >= count:
+            break
+        task = get(tx, path.rpartition("/")[2].partition("-")[2])
+        if task is None or layout.index_path(task) != path:
+            stray.append(path)
+        else:
+            chosen.append(task)
+    for path in stray:
+        tx.delete(FLEET, path)
+    leased = [model.lease(task, worker, now=tx.now, revision=tx.revision) for task in chosen]
+    if leased:
+        put(tx, zip(chosen, leased, strict=True))
+        for task in leased:
+            tx.event(FLEET, "task leased", task=task.id, worker=worker, attempt=task.attempt, token=tx.revision)
+    return leased
+
+
+def finish(tx: Tx, task_id: str, worker: str, token: int, result: TaskResult) -> str | None:
+    """Apply the holder's result; a result from a lost lease is refused and audited.
+
+    Returns the reason of a refusal.
+    """
+    task = get(tx, task_id)
+    try:
+        held = model.check_fence(task, task_id, worker, token)
+    except LeaseLost as refusal:
+        tx.event(
+            FLEET,
+            "task result refused",
+            task=task_id,
+            worker=worker,
+            token=token,
+            success=result.success,
+            reason=refusal.message,
+        )
+        return refusal.message
+    ended = model.finish(held, result, now=tx.now)
+    put(tx, [(held, ended)])
+    tx.event(
+        FLEET,
+        f"task {ended.state}",
+        task=task_id,
+        worker=worker,
+        attempt=held.attempt,
+        error=None if result.success else result.error[:300],
+    )
+    return None
+
+
+def give_back(tx: Tx, task_id: str, worker: str, token: int, reason: str) -> bool:
+    """Return a leased task to the queue; ``False`` when it is no longer the worker's."""
+    task = get(tx, task_id)
+    try:
+        held = model.check_fence(task, task_id, worker, token)
+    except LeaseLost:
+        return False
+    put(tx, [(held, model.give_back(held, reason, now=tx.now))])
+    tx.event(FLEET, "task given back", task=task_id, worker=worker, reason=reason)
+    return True
+
+
+def leased_to(tx: Tx, worker: str) -> list[Task]:
+    """The tasks that ``worker`` holds."""
+    found = []
+    top = f"{layout.LEASED}/{encode_component(worker)}"
+    for folder in tx.names(FLEET, top):
+        for task_id in tx.names(FLEET, f"{top}/{folder}"):
+            task = get(tx, task_id)
+            if task is not None and task.lease is not None and task.lease.worker == worker:
+                found.append(task)
+    return found
+
+
+def lose_all(tx: Tx, worker: str, reason: str) -> int:
+    """End every lease of ``worker``, its tasks going back to the queue; returns how many there were."""
+    held = leased_to(tx, worker)
+    if held:
+        put(tx, [(task, model.lose(task, reason, now=tx.now)) for task in held])
+        for task in held:
+            tx.event(FLEET, "task lease lost", task=task.id, worker=worker, attempt=task.attempt, reason=reason)
+    return len(held)
+
+
+def rebuild(tx: Tx) -> None:
+    """Make index and counts anew from the records, after a person broke one of them."""
+    wanted: set[str] = set()
+    counts: dict[State, int] = {}
+    highest = -1
+    for task in TASK_TABLE.all(tx, FLEET):
+        wanted.add(layout.index_path(task))
+        counts[task.state] = counts.get(task.state, 0) + 1
+        highest = max(highest, task.sequence)
+    for path in list(tx.walk(FLEET, "index")):
+        if path not in wanted:
+            tx.delete(FLEET, path)
+    for path in wanted:
+        tx.write(FLEET, path, layout.MARKER)
+    known = read_counts(tx.read(FLEET, layout.QUEUE_RECORD))["sequence"]
+    _write_counts(tx, {"sequence": max(known, highest + 1), "counts": counts})

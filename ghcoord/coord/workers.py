@@ -1,0 +1,388 @@
+"""Workers: registration, heartbeats, and recovery of those that died."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ghcoord.coord import queue
+from ghcoord.coord.context import WORKER_TABLE, Context
+from ghcoord.coord.keepalive import Keepalive
+from ghcoord.coord.layout import FLEET, LEASED, LOCKS
+from ghcoord.coord.locks import release_all_of
+from ghcoord.errors import NoCapacity, NotFound, UsageError
+from ghcoord.ids import check_id, decode_component
+from ghcoord.model import worker as model
+from ghcoord.model.codec import check_value, stamp
+from ghcoord.model.lease import RENEW_AT, Judge, check_ttl
+from ghcoord.model.worker import Capabilities, Capacity, Health, SandboxInfo, Worker, WorkerStatus, worker_key
+from ghcoord.store.tx import Tx
+
+DEFAULT_TTL = 90.0
+"""Seconds a registration lives without a heartbeat: three intervals of the reference's 30 s."""
+
+STALE_AFTER = 300.0
+"""Seconds after which a silent worker is removed (reference: co:694)."""
+
+
+class Registration(NamedTuple):
+    """The answer to a registration. ``token`` identifies it against a newer one of the same id."""
+
+    success: bool
+    message: str
+    heartbeat_interval_seconds: float
+    token: int
+
+
+class HeartbeatReply(NamedTuple):
+    """The answer to a heartbeat."""
+
+    acknowledged: bool
+    message: str
+    unknown_session_ids: tuple[str, ...]
+
+
+class Deregistration(NamedTuple):
+    """The answer to a deregistration."""
+
+    success: bool
+    message: str
+    unknown_session_ids: tuple[str, ...]
+
+
+class Recovered(NamedTuple):
+    """What was taken from a dead worker."""
+
+    locks: int
+    tasks: int
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this host offers a worker."""
+
+    hostname: str
+    pid: int
+    cpu_cores: int
+    memory_mb: int
+
+
+class Workers:
+    """The workers of a hub."""
+
+    def __init__(self, context: Context, *, machine: Callable[[], Machine]) -> None:
+        self._context = context
+        self._machine = machine
+
+    def register(
+        self,
+        worker_id: str,
+        *,
+        hostname: str | None = None,
+        capacity: int | Capacity | None = None,
+        capabilities: Capabilities | None = None,
+        max_sessions: int = 5,
+        metadata: dict[str, Any] | None = None,
+        ttl: float = DEFAULT_TTL,
+        sandbox: SandboxInfo | None = None,
+    ) -> Registration:
+        """Register ``worker_id``; a second registration replaces the first and requeues what that one held.
+
+        ``capacity`` is the number of task slots (default 1).  Host name, cores
+        and memory are detected where not given.  ``ttl`` in seconds is how long
+        the worker counts as alive without a heartbeat; it is told to send one
+        every third of it.
+        """
+        check_id(worker_id, "worker id")
+        check_ttl(ttl)
+        machine = self._machine()
+        slots = capacity if isinstance(capacity, Capacity) else Capacity(max_tasks=_slots(capacity))
+        can = capabilities or Capabilities(cpu_cores=machine.cpu_cores, memory_mb=machine.memory_mb)
+        if max_sessions < 0:
+            raise UsageError("max_sessions must not be negative")
+        details = check_value(dict(metadata or {}), "metadata")
+
+        def run(tx: Tx) -> Registration:
+            before = WORKER_TABLE.get(tx, FLEET, worker_id)
+            if before is not None:
+                queue.lose_all(tx, worker_id, "a newer registration of its worker")
+            at = stamp(tx.now)
+            worker = Worker(
+                id=worker_id,
+                token=tx.revision,
+                hostname=hostname if hostname is not None else machine.hostname,
+                pid=machine.pid,
+                registered_at=at,
+                last_heartbeat=at,
+                renewal=tx.revision,
+                ttl=ttl,
+                capacity=slots,
+                capabilities=can,
+                sandbox=sandbox,
+                max_sessions=max_sessions,
+                metadata=details,
+            )
+            WORKER_TABLE.put(tx, FLEET, worker_id, worker)
+            word = "updated" if before is not None else "registered"
+            tx.event(FLEET, f"worker {word}", worker=worker_id, hostname=worker.hostname)
+            return Registration(True, f"worker {worker_id} {word}", round(ttl * RENEW_AT, 3), tx.revision)
+
+        return self._context.transact((FLEET,), run)
+
+    def heartbeat(
+        self,
+        worker_id: str,
+        *,
+        active_sessions: int | None = None,
+        session_ids: Collection[str] = (),
+        health: Health | None = None,
+        token: int | None = None,
+    ) -> HeartbeatReply:
+        """Renew a worker's lease. Raises ``NotFound`` for an unknown worker.
+
+        With the ``token`` of the registration, raises ``WorkerReplaced`` when a
+        newer one exists.  An offline worker that reports is active again.
+        """
+
+        def run(tx: Tx) -> HeartbeatReply:
+            worker = _need(tx, worker_id)
+            if token is not None:
+                model.current(worker, worker_id, token)
+            changes: dict[str, Any] = {}
+            if active_sessions is not None:
+                if active_sessions < 0:
+                    raise UsageError("active_sessions must not be negative")
+                changes["active_sessions"] = active_sessions
+            if health is not None:
+                changes["health"] = health
+            if not worker.alive:
+                changes["status"] = WorkerStatus.ACTIVE
+            unknown = tuple(sorted(set(session_ids) - set(worker.session_ids)))
+            if unknown:
+                tx.event(FLEET, "worker reported unknown sessions", worker=worker_id, sessions=list(unknown)[:20])
+            renewed = model.heartbeat(worker, now=tx.now, revision=tx.revision, **changes)
+            WORKER_TABLE.put(tx, FLEET, worker_id, renewed)
+            return HeartbeatReply(True, f"worker {worker_id} is alive", unknown)
+
+        return self._context.transact((FLEET,), run)
+
+    def keepalive(self, worker_id: str, *, token: int | None = None) -> Keepalive:
+        """A heartbeat in the background, for a program that is a worker: ``.start()`` and ``.stop()``."""
+        worker = self.get(worker_id)
+        if worker is None:
+            raise NotFound(f"there is no worker {worker_id!r}")
+        return Keepalive(
+            self._context.runtime, worker.ttl, lambda: self.heartbeat(worker_id, token=token), name=worker_id
+        )
+
+    def deregister(self, worker_id: str, session_ids: Collection[str] = ()) -> Deregistration:
+        """Remove a worker; tasks that it still holds go back to the queue. Raises ``NotFound``."""
+
+        def run(tx: Tx) -> Deregistration:
+            worker = _need(tx, worker_id)
+            unknown = tuple(sorted(set(session_ids) - set(worker.session_ids)))
+            queue.lose_all(tx, worker_id, "its worker deregistered")
+            WORKER_TABLE.remove(tx, FLEET, worker_id)
+            tx.event(FLEET, "worker deregistered", worker=worker_id, unknown_sessions=list(unknown)[:20] or None)
+            return Deregistration(True, f"worker {worker_id} deregistered", unknown)
+
+        return self._context.transact((FLEET,), run)
+
+    def set_status(
+        self, worker_id: str, status: str | WorkerStatus, capacity: dict[str, int] | None = None
+    ) -> Worker:
+        """Set a worker's status, and the capacity fields given (``max_tasks``, ``active_tasks``).
+
+        ``draining`` is a request that the worker's daemon follows.  Raises ``NotFound``, ``UsageError``.
+        """
+        try:
+            wanted = WorkerStatus(status)
+        except ValueError:
+            known = ", ".join(WorkerStatus)
+            raise UsageError(f"unknown status {str(status)[:40]!r}: one of {known}") from None
+        changes = dict(capacity or {})
+        if set(changes) - {"max_tasks", "active_tasks"} or any(v < 0 for v in changes.values()):
+            raise UsageError("capacity takes max_tasks and active_tasks, not negative")
+
+        def run(tx: Tx) -> Worker:
+            worker = _need(tx, worker_id)
+            changed = worker.model_copy(
+                update={
+                    "status": wanted,
+                    "drain_requested": wanted is WorkerStatus.DRAINING,
+                    "capacity": worker.capacity.model_copy(update=changes),
+                }
+            )
+            if changed != worker:
+                WORKER_TABLE.put(tx, FLEET, worker_id, changed)
+                tx.event(FLEET, f"worker {wanted}", worker=worker_id)
+            return changed
+
+        return self._context.transact((FLEET,), run)
+
+    def drain(self, worker_id: str) -> Worker:
+        """Ask a worker to finish what it runs, take nothing new, and stop."""
+        return self.set_status(worker_id, WorkerStatus.DRAINING)
+
+    def get(self, worker_id: str) -> Worker | None:
+        """The worker's record."""
+        return WORKER_TABLE.find(self._context.snapshot(FLEET), worker_id)
+
+    def list(
+        self,
+        status: str | Collection[str] | None = None,
+        has_capacity: bool | None = None,
+        task_type: str | None = None,
+    ) -> builtins.list[Worker]:
+        """Workers sorted by id, filtered by one status or several, free slots, or a task type they serve."""
+        wanted = None if status is None else {status} if isinstance(status, str) else set(status)
+        if wanted is not None and wanted - set(WorkerStatus):
+            raise UsageError(f"unknown status: one of {', '.join(WorkerStatus)}")
+        kept = [
+            worker
+            for worker in WORKER_TABLE.scan(self._context.snapshot(FLEET))
+            if (wanted is None or worker.status in wanted)
+            and (has_capacity is None or has_capacity is (worker.alive and worker.capacity.available_slots > 0))
+            and (task_type is None or task_type in worker.capabilities.supported_task_types)
+        ]
+        return sorted(kept, key=lambda worker: worker.id)
+
+    def count(self) -> int:
+        """How many workers are registered."""
+        return len(self.list())
+
+    def find_with_capacity(self) -> Worker:
+        """The first active worker with room for another session; raises ``NoCapacity``."""
+        for worker in self.list(WorkerStatus.ACTIVE):
+            if worker.active_sessions < worker.max_sessions:
+                return worker
+        raise NoCapacity("no worker has room: start one with 'ghcoord worker start'")
+
+    # -- the dead
+
+    def stale(self, threshold: float | None = None) -> builtins.list[str]:
+        """Ids of workers whose lease is over by the hub's clock; changes nothing.
+
+        ``threshold`` in seconds since the last heartbeat replaces ttl + margin and may not be shorter.
+        """
+        workers = self.list()
+        judge = self._threshold(workers, threshold)
+        now = self._context.now()
+        return [w.id for w in workers if w.alive and judge(worker_key(w.id), w.lease, now)]
+
+    def _threshold(self, workers: builtins.list[Worker], threshold: float | None) -> Judge:
+        if threshold is None:
+            return self._context.judge()
+        margin = self._context.transactor.store.capabilities.clock_margin
+        longest = max((w.ttl for w in workers if w.alive), default=0.0) + margin
+        if threshold < longest:
+            raise UsageError(
+                f"a threshold of {threshold:g} s is under the workers' lease and margin: give at least {longest:g} s"
+            )
+        return lambda key, lease, now: now - lease.renewed_at.timestamp() > threshold
+
+    def mark_stale(self, threshold: float | None = None) -> builtins.list[str]:
+        """Set workers whose lease is over to ``offline``; returns their ids. What they hold stays theirs."""
+        judge = self._threshold(self.list(), threshold)
+
+        def run(tx: Tx) -> builtins.list[str]:
+            found = [w for w in WORKER_TABLE.all(tx, FLEET) if w.alive and judge(worker_key(w.id), w.lease, tx.now)]
+            for worker in found:
+                _set_offline(tx, worker)
+            return sorted(w.id for w in found)
+
+        return self._context.transact((FLEET,), run)
+
+    def recover(self, worker_id: str, judge: Judge | None = None) -> Recovered:
+        """Take tasks and locks from a dead worker, in one commit over both, and set it offline.
+
+        Raises ``NotFound``, and ``UsageError`` for a worker whose lease still runs.
+        """
+        expired = judge or self._context.judge()
+
+        def run(tx: Tx) -> Recovered:
+            worker = _need(tx, worker_id)
+            if worker.alive and not expired(worker_key(worker_id), worker.lease, tx.now):
+                raise UsageError(
+                    f"worker {worker_id!r} is alive: drain it, or wait until its lease of {worker.ttl:g} s is over"
+                )
+            return _recover(tx, worker_id, worker)
+
+        return self._context.transact((FLEET, LOCKS), run)
+
+    def recover_dead(self, judge: Judge) -> dict[str, Recovered]:
+        """Recover every worker that ``judge`` calls dead, and leases whose worker is offline or gone.
+
+        What a daemon does all the time; returns what was taken, by worker.
+        """
+
+        def run(tx: Tx) -> dict[str, Recovered]:
+            workers = {worker.id: worker for worker in WORKER_TABLE.all(tx, FLEET)}
+            dead = {w.id for w in workers.values() if w.alive and judge(worker_key(w.id), w.lease, tx.now)}
+            holders = {decode_component(name) or name for name in tx.names(FLEET, LEASED) if tx.names(FLEET, f"{LEASED}/{name}")}
+            dead |= {name for name in holders if name not in workers or not workers[name].alive}
+            return {name: _recover(tx, name, workers.get(name)) for name in sorted(dead)}
+
+        return self._context.transact((FLEET, LOCKS), run)
+
+    def reap(self, stale_after: float | None = None) -> int:
+        """Recover every worker whose lease is over and remove those silent for ``stale_after`` seconds.
+
+        The default is five minutes, never under lease and margin.  Returns how many were removed.
+        """
+        for worker_id in self.stale():
+            self.recover(worker_id)
+        workers = self.list()
+        margin = self._context.transactor.store.capabilities.clock_margin
+        limit = STALE_AFTER if stale_after is None else stale_after
+        if stale_after is not None:
+            self._threshold(workers, stale_after)
+
+        def run(tx: Tx) -> int:
+            gone = [
+                w
+                for w in WORKER_TABLE.all(tx, FLEET)
+                if not w.alive and tx.now - w.last_heartbeat.timestamp() > max(limit, w.ttl + margin)
+            ]
+            for worker in gone:
+                queue.lose_all(tx, worker.id, "its worker was removed")
+                WORKER_TABLE.remove(tx, FLEET, worker.id)
+                tx.event(FLEET, "worker removed", worker=worker.id)
+            return len(gone)
+
+        return self._context.transact((FLEET,), run)
+
+
+def _slots(capacity: int | None) -> int:
+    slots = 1 if capacity is None else capacity
+    if not 0 <= slots <= 10_000:
+        raise UsageError(f"{slots} slots are out of range: give 0 to 10,000")
+    return slots
+
+
+def _need(tx: Tx, worker_id: str) -> Worker:
+    worker = WORKER_TABLE.get(tx, FLEET, worker_id)
+    if worker is None:
+        raise NotFound(f"there is no worker {worker_id!r}")
+    return worker
+
+
+def _set_offline(tx: Tx, worker: Worker) -> None:
+    offline = worker.model_copy(
+        update={"status": WorkerStatus.OFFLINE, "capacity": worker.capacity.model_copy(update={"active_tasks": 0})}
+    )
+    WORKER_TABLE.put(tx, FLEET, worker.id, offline)
+    tx.event(FLEET, "worker offline", worker=worker.id)
+
+
+def _recover(tx: Tx, worker_id: str, worker: Worker | None) -> Recovered:
+    tasks = queue.lose_all(tx, worker_id, "its worker died")
+    locks = release_all_of(tx, worker_id, "lock recovered")
+    if worker is not None and worker.alive:
+        _set_offline(tx, worker)
+    if tasks or locks:
+        tx.event(FLEET, "worker recovered", worker=worker_id, tasks=tasks, locks=locks)
+    return Recovered(locks, tasks, 0)

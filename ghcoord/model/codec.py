@@ -1,0 +1,90 @@
+"""Records as JSON that people can read, and back, with every defect named."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ghcoord.errors import Corrupt, NewerSchema, TooLarge, UsageError
+
+FORMAT = 1
+"""Version that new records carry."""
+
+MAX_RECORD = 1_000_000
+"""Largest record in bytes: GitHub recommends objects under 1 MB (facts/github.md)."""
+
+MAX_DEPTH = 64
+"""Deepest nesting accepted in values that users bring."""
+
+
+class Record(BaseModel):
+    """A file in a space. Keys that people add by hand are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    format: int = FORMAT
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def stamp(seconds: float) -> datetime:
+    """``seconds`` since the epoch as an aware datetime, to the millisecond."""
+    return datetime.fromtimestamp(round(seconds, 3), UTC)
+
+
+def to_json(value: Any) -> str:
+    """Sorted and indented, with a final newline: diffs well and reads well."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def encode(record: Record) -> bytes:
+    """The file's content; raises ``TooLarge``."""
+    data = to_json(record.model_dump(mode="json", exclude_none=True)).encode()
+    if len(data) > MAX_RECORD:
+        raise TooLarge(f"a record of {len(data)} bytes: at most {MAX_RECORD} are accepted, keep large data elsewhere")
+    return data
+
+
+def decode(kind: type[AnyRecord], data: bytes, path: str) -> AnyRecord:
+    """The record in ``data``; raises ``Corrupt`` naming ``path`` and the defect, or ``NewerSchema``."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"{path} is not JSON: {error}") from None
+    if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > FORMAT:
+        raise NewerSchema(f"{path} has format {value['format']}: upgrade ghcoord to read it")
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the record"
+        raise Corrupt(f"{path} is not a valid {kind.__name__.lower()}: {where}: {first['msg']}") from None
+
+
+def check_value(value: Any, what: str) -> Any:
+    """``value`` if it is plain JSON of sane depth and size; raises ``UsageError`` or ``TooLarge``."""
+    _check_depth(value, what, 0)
+    try:
+        size = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the {what} is not JSON: {error}") from None
+    if size > MAX_RECORD - 10_000:
+        raise TooLarge(f"the {what} has {size} bytes: at most {MAX_RECORD - 10_000} are accepted")
+    return value
+
+
+def _check_depth(value: Any, what: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise UsageError(f"the {what} is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, below in value.items():
+            if not isinstance(key, str):
+                raise UsageError(f"the {what} has a key that is not a string: {key!r}")
+            _check_depth(below, what, depth + 1)
+    elif isinstance(value, list | tuple):
+        for below in value:
+            _check_depth(below, what, depth + 1)

@@ -1,0 +1,62 @@
+"""Memory: the record of a key, and the highest fencing token that a namespace has seen."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import AwareDatetime, Field
+
+from ghcoord.errors import FenceRefused, RevisionMismatch
+from ghcoord.model.codec import Record
+from ghcoord.model.lock import Lock
+
+
+class MemoryEntry(Record):
+    """A key's value. ``revision`` is that of the transaction which set it; ``ttl`` is in seconds."""
+
+    key: str = Field(min_length=1)
+    value: Any = None
+    revision: int = Field(ge=1)
+    updated_at: AwareDatetime
+    updated_by: str = ""
+    ttl: float | None = Field(default=None, gt=0)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it ends by the hub's clock; a key with a ttl is no mutex."""
+        return None if self.ttl is None else self.updated_at + timedelta(seconds=self.ttl)
+
+    def expired(self, now: float) -> bool:
+        """Whether its time is over at the hub's time ``now``."""
+        end = self.expires_at
+        return end is not None and now >= end.timestamp()
+
+
+class Fence(Record):
+    """The highest token under which the lock ``lock`` has guarded a write to this namespace."""
+
+    lock: str
+    token: int = Field(ge=1)
+
+
+def check_revision(entry: MemoryEntry | None, key: str, expected: int | None) -> None:
+    """Raise ``RevisionMismatch`` unless ``key`` is at revision ``expected`` (0: must not exist)."""
+    actual = entry.revision if entry is not None else 0
+    if expected is not None and actual != expected:
+        state = f"at revision {actual}" if actual else "not set"
+        raise RevisionMismatch(
+            f"{key!r} is {state}, not {f'at revision {expected}' if expected else 'unset'}: read it again",
+            expected=expected,
+            actual=actual,
+        )
+
+
+def check_fence(lock: Lock | None, seen: Fence | None, name: str, token: int) -> None:
+    """Raise ``FenceRefused`` unless the lock's present grant carries exactly ``token`` and none higher was seen."""
+    if lock is None:
+        raise FenceRefused(f"the lock {name!r} is not held: token {token} no longer guards anything")
+    if lock.token != token:
+        raise FenceRefused(f"the lock {name!r} is held by {lock.owner!r} under token {lock.token}, not {token}")
+    if seen is not None and seen.token > token:
+        raise FenceRefused(f"a write under the higher token {seen.token} of {name!r} was seen already")
