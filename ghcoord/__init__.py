@@ -15,7 +15,7 @@ Modules inside the package import each other by full name, never from here.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ghcoord.version import __version__
 
@@ -36,16 +36,18 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used (PEP 562)."""
-    if name == "errors":
-        return import_module("ghcoord.errors")
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'ghcoord' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker knows the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        """Load a public name when it is first used (PEP 562)."""
+        if name == "errors":
+            return import_module("ghcoord.errors")
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'ghcoord' has no attribute {name!r}")
+        value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

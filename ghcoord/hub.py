@@ -50,6 +50,7 @@ class Hub:
         self.settings = settings
         self.runtime = runtime
         self.observer = observer
+        self.machine = machine
         self.locks = Locks(
             self._context,
             ttl=settings.locks.ttl,

@@ -20,6 +20,8 @@ from ghcoord.model.codec import to_json
 from ghcoord.model.task import State, Task, TaskResult
 from ghcoord.store.tx import Tx
 
+_REPORTED = frozenset({"succeeded", "failed", "cancelled"})
+
 PROMOTE_PAGE = 200
 """Ended back-offs that one transaction puts back into the queue at most."""
 
@@ -164,6 +166,8 @@ def finish(tx: Tx, task_id: str, worker: str, token: int, result: TaskResult) ->
     try:
         held = model.check_fence(task, task_id, worker, token)
     except LeaseLost as refusal:
+        if task is not None and any(a.token == token and a.worker == worker and a.outcome in _REPORTED for a in task.history):
+            return None  # this very result was applied already: its acknowledgement was lost
         tx.event(
             FLEET,
             "task result refused",
@@ -188,11 +192,13 @@ def finish(tx: Tx, task_id: str, worker: str, token: int, result: TaskResult) ->
 
 
 def give_back(tx: Tx, task_id: str, worker: str, token: int, reason: str) -> bool:
-    """Return a leased task to the queue; ``False`` when it is no longer the worker's."""
+    """Return a leased task to the queue; ``False``, audited, when it is no longer the worker's."""
     task = get(tx, task_id)
     try:
         held = model.check_fence(task, task_id, worker, token)
-    except LeaseLost:
+    except LeaseLost as refusal:
+        if task is None or not any(a.token == token and a.outcome == "given back" for a in task.history):
+            tx.event(FLEET, "task return refused", task=task_id, worker=worker, token=token, reason=refusal.message)
         return False
     put(tx, [(held, model.give_back(held, reason, now=tx.now))])
     tx.event(FLEET, "task given back", task=task_id, worker=worker, reason=reason)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from ghcoord.coord import queue
 from ghcoord.coord.context import WORKER_TABLE, Context
-from ghcoord.coord.layout import FLEET
+from ghcoord.coord.layout import FLEET, QUEUE_RECORD
 from ghcoord.errors import Corrupt, NewerSchema, WorkerReplaced
 from ghcoord.model import worker as model
 from ghcoord.model.codec import stamp
-from ghcoord.model.task import Progress, Task, TaskResult
+from ghcoord.model.task import Progress, State, Task, TaskResult
 from ghcoord.model.worker import Worker, WorkerStatus
 from ghcoord.store.tx import Tx
 
@@ -70,14 +70,22 @@ class Beat:
 
 @dataclass(slots=True)
 class Reply:
-    """What became of it. ``lost`` says why the registration is no longer this worker's."""
+    """What became of it.
+
+    ``held`` maps the tasks that the hub says this worker holds to their tokens.
+    ``lost`` says why the registration is no longer this worker's; ``replaced``
+    that a newer one of the same id exists.  ``elsewhere`` counts tasks leased to
+    others; ``next_due`` is when the earliest back-off ends, by the hub's clock.
+    """
 
     leased: list[Task] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     cancel: list[str] = field(default_factory=list)
-    held: set[str] = field(default_factory=set)
+    held: dict[str, int] = field(default_factory=dict)
     drain: bool = False
     lost: str = ""
+    replaced: bool = False
+    elsewhere: int = 0
     renewed: bool = False
     next_due: float | None = None
 
@@ -100,13 +108,15 @@ def _beat(tx: Tx, beat: Beat) -> Reply:
     try:
         worker = model.current(_read(tx, beat.worker_id), beat.worker_id, beat.token)
     except WorkerReplaced as lost:
-        reply.lost = lost.message
+        reply.lost, reply.replaced = lost.message, lost.code == model.REPLACED
         return reply
     reply.drain = worker.drain_requested
     if not (beat.draining or reply.drain):
         reply.leased = queue.lease(tx, beat.worker_id, beat.tools, beat.want)
     held = queue.leased_to(tx, beat.worker_id)
-    reply.held = {task.id for task in held}
+    reply.held = {task.id: task.lease.token for task in held if task.lease is not None}
+    leased = queue.read_counts(tx.read(FLEET, QUEUE_RECORD))["counts"].get(State.LEASED, 0)
+    reply.elsewhere = max(0, leased - len(held))
     reply.cancel = [task.id for task in held if task.cancel_requested]
     reply.next_due = queue.next_due(tx)
     changed = bool(beat.finished or beat.returned or beat.said or reply.leased)

@@ -333,27 +333,55 @@ class Workers:
 
         The default is five minutes, never under lease and margin.  Returns how many were removed.
         """
+        limit = STALE_AFTER
+        if stale_after is not None:
+            self._threshold(self.list(), stale_after)
+            limit = stale_after
         for worker_id in self.stale():
             self.recover(worker_id)
-        workers = self.list()
+        return self._remove_gone(limit)
+
+    def _remove_gone(self, limit: float) -> int:
+        """Remove offline workers that have been silent for ``limit`` seconds, and for their lease and a margin."""
         margin = self._context.transactor.store.capabilities.clock_margin
-        limit = STALE_AFTER if stale_after is None else stale_after
-        if stale_after is not None:
-            self._threshold(workers, stale_after)
+
+        def gone(worker: Worker, now: float) -> bool:
+            silent = now - worker.last_heartbeat.timestamp()
+            return not worker.alive and silent > max(limit, worker.ttl + margin)
 
         def run(tx: Tx) -> int:
-            gone = [
-                w
-                for w in WORKER_TABLE.all(tx, FLEET)
-                if not w.alive and tx.now - w.last_heartbeat.timestamp() > max(limit, w.ttl + margin)
-            ]
-            for worker in gone:
+            removed = [w for w in WORKER_TABLE.all(tx, FLEET) if gone(w, tx.now)]
+            for worker in removed:
                 queue.lose_all(tx, worker.id, "its worker was removed")
                 WORKER_TABLE.remove(tx, FLEET, worker.id)
                 tx.event(FLEET, "worker removed", worker=worker.id)
-            return len(gone)
+            return len(removed)
 
         return self._context.transact((FLEET,), run)
+
+    def tend(self) -> dict[str, Recovered]:
+        """Observe the other workers and recover those that stood still too long: what each daemon does.
+
+        Goes by this process's own observation, not by clocks.  Returns what was recovered, by worker.
+        """
+        context = self._context
+        snapshot = context.snapshot(FLEET)
+        workers = {worker.id: worker for worker in WORKER_TABLE.scan(snapshot)}
+        alive = [worker for worker in workers.values() if worker.alive]
+        context.observer.look([(worker_key(w.id), w.lease) for w in alive], complete=worker_key(""))
+        judge = context.observer.judge()
+        now = context.now()
+        dead = any(judge(worker_key(w.id), w.lease, now) for w in alive)
+        holders = [decode_component(name) or name for name in snapshot.entries(LEASED)]
+        if not dead and all(name in workers and workers[name].alive for name in holders):
+            return {}
+        return self.recover_dead(judge)
+
+    def sweep(self) -> int:
+        """Remove workers that have been offline for five minutes; returns how many."""
+        if any(not worker.alive for worker in self.list()):
+            return self._remove_gone(STALE_AFTER)
+        return 0
 
 
 def _slots(capacity: int | None) -> int:

@@ -236,11 +236,8 @@ def _as_result(value: Any) -> ToolResult:
             error=f"the tool returned a {type(value).__name__}, which is not JSON: {problem}",
         )
     value = json.loads(json.dumps(value))
-    if value is None:
-        output = ""
-    else:
-        output = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return ToolResult(success=True, output=output, data={"value": value})
+    output = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return ToolResult(success=True, output="" if value is None else output, data={"value": value})
 
 
 def _spell(signature: inspect.Signature) -> str:

@@ -106,12 +106,16 @@ def heartbeat(worker: Worker, *, now: float, revision: int, **changes: Any) -> W
     return worker.model_copy(update={"last_heartbeat": stamp(now), "renewal": revision, **changes})
 
 
+REPLACED = "REPLACED"
+"""Code of the error for a registration that a newer one of the same id has replaced."""
+
+
 def current(worker: Worker | None, worker_id: str, token: int) -> Worker:
     """``worker`` if it is the registration ``token`` and alive; raises ``WorkerReplaced``."""
     if worker is None:
         raise WorkerReplaced(f"the worker {worker_id!r} is no longer registered", worker_id)
     if worker.token != token:
-        raise WorkerReplaced(f"a newer registration of the worker {worker_id!r} exists", worker_id)
+        raise WorkerReplaced(f"a newer registration of the worker {worker_id!r} exists", worker_id, code=REPLACED)
     if not worker.alive:
         raise WorkerReplaced(f"the worker {worker_id!r} was declared offline", worker_id)
     return worker

@@ -18,10 +18,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import quote, unquote
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import Conflict, Corrupt, Denied, OutcomeUnknown, Unavailable
+from ghcoord.errors import Conflict, Corrupt, Denied, OutcomeUnknown, StoreError, Unavailable
 from ghcoord.store.base import Oid
 from ghcoord.store.packs import fsync_dir, write_durably
 
@@ -49,7 +48,10 @@ class LocalRefs:
     def exclusive(self) -> Iterator[None]:
         """Hold the hub's write lock, with whatever a killed writer left put right."""
         with self._flock(fcntl.LOCK_EX):
-            self._recover()
+            try:
+                self._recover()
+            except OSError as error:
+                raise self._refused(error) from error
             yield
 
     def read(self) -> dict[str, Oid]:
@@ -88,7 +90,7 @@ class LocalRefs:
             try:
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
-                self._own.mkdir(exist_ok=True)
+                self._make_folder(self._own)
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
@@ -102,7 +104,7 @@ class LocalRefs:
 
     def read_all(self) -> dict[str, Oid]:
         """As :meth:`read`, for a caller that already holds the flock."""
-        refs = {name: oid for name, oid in self._read_packed().items() if name.startswith(self._prefix)}
+        refs: dict[str, Oid] = {}
         top = self._git_dir / self._prefix
         for folder, _, names in os.walk(top):
             below = Path(folder).relative_to(self._git_dir).as_posix()
@@ -111,6 +113,10 @@ class LocalRefs:
                     oid = self._read_loose(f"{below}/{name}")
                     if oid is not None:
                         refs[f"{below}/{name}"] = oid
+        # Only now: git packs a ref before it removes the loose one, so the other order could miss it.
+        for name, oid in self._read_packed().items():
+            if name.startswith(self._prefix):
+                refs.setdefault(name, oid)
         return {name.removeprefix(self._prefix): oid for name, oid in refs.items()}
 
     def value(self, ref: str) -> Oid | None:
@@ -171,7 +177,7 @@ class LocalRefs:
         except OSError as error:
             if moved:
                 raise OutcomeUnknown(f"the disk failed while moving refs: {error}") from error
-            raise Unavailable(f"cannot write refs in {self._git_dir}: {error.strerror or error}") from error
+            raise self._refused(error) from error
         finally:
             if not moved:
                 self._intent.unlink(missing_ok=True)
@@ -187,11 +193,17 @@ class LocalRefs:
                 self._own_path(ref).unlink(missing_ok=True)
             self._intent.unlink(missing_ok=True)
 
+    def _refused(self, error: OSError) -> StoreError:
+        if isinstance(error, PermissionError):
+            return Denied(f"cannot write refs in {self._git_dir}: check the permissions of the hub's folder")
+        return Unavailable(f"cannot write refs in {self._git_dir}: {error.strerror or error}")
+
     def _lock_path(self, ref: str) -> Path:
         return self._git_dir / f"{ref}.lock"
 
     def _own_path(self, ref: str) -> Path:
-        return self._own / f"ref-{quote(ref, safe='')}"
+        # No ref has a colon, and escapes would make the longest names too long for a file system.
+        return self._own / f"ref-{ref.replace('/', ':')}"
 
     def _take(self, ref: str, content: str) -> None:
         """Take git's lock on ``ref``, with ``content`` in it."""
@@ -230,7 +242,7 @@ class LocalRefs:
         """Finish or discard what a killed writer had begun. The flock proves that it is dead."""
         with os.scandir(self._own) as found:
             names = [item.name for item in found]
-        leftovers = [unquote(name.removeprefix("ref-")) for name in names if name.startswith("ref-")]
+        leftovers = [name.removeprefix("ref-").replace(":", "/") for name in names if name.startswith("ref-")]
         intent = self._intent.exists()
         if not leftovers and not intent:
             return
@@ -238,8 +250,8 @@ class LocalRefs:
             self._drop_stale_lock(ref)
         if intent:
             self._roll()
-        for ref in leftovers:
-            self._own_path(ref).unlink(missing_ok=True)
+        for leftover in (*map(self._own_path, leftovers), self._own / "intent.tmp"):
+            leftover.unlink(missing_ok=True)
         if intent:
             self._intent.unlink(missing_ok=True)
             fsync_dir(self._own)

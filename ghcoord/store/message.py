@@ -16,6 +16,7 @@ SKIP_CI = "[skip ci]"
 _OP = "Ghcoord-Op: "
 _REVISION = "Ghcoord-Revision: "
 _EVENT = "- "
+_NUMBER = re.compile(r"[0-9]{1,16}")
 _TRAILER = re.compile(r"[A-Za-z][A-Za-z0-9-]*: ")
 
 
@@ -47,7 +48,7 @@ def read_stamp(message: str) -> Stamp | None:
         return None
     ops = frozenset(line[len(_OP) :] for line in last if line.startswith(_OP))
     revisions = [line[len(_REVISION) :] for line in last if line.startswith(_REVISION)]
-    if not ops or len(revisions) != 1 or not revisions[0].isdigit():
+    if not ops or len(revisions) != 1 or not _NUMBER.fullmatch(revisions[0]):
         return None
     return Stamp(ops, int(revisions[0]))
 

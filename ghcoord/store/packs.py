@@ -27,6 +27,8 @@ FAN_IN = 16
 """Packs of one tier before they are merged."""
 MAX_TIER = 3
 """Packs of this tier are left alone: one holds 4,096 commits, and merging more would hold the lock too long."""
+MAX_MERGED = 8 * 1024 * 1024
+"""Bytes beyond which a pack is left alone: sixteen of them are merged in memory, and offsets end at 2 GiB."""
 
 
 def fsync_dir(path: Path) -> None:
@@ -146,11 +148,14 @@ def consolidate(folder: Path) -> None:
     for tier in sorted(tiers):
         if tier >= MAX_TIER or len(tiers[tier]) < FAN_IN:
             continue
+        small = [index for index in tiers[tier] if index.with_suffix(".pack").stat().st_size <= MAX_MERGED]
+        if len(small) < FAN_IN:
+            continue
         entries: dict[Oid, bytes] = {}
-        for index in tiers[tier]:
+        for index in small:
             entries.update(_read_entries(index))
         merged = _store(folder, entries, tier + 1)
-        for index in tiers[tier]:
+        for index in small:
             if index != merged:
                 index.unlink()
                 index.with_suffix(".pack").unlink()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from ghcoord.store.snapshot import Snapshot, diff
 
 EPOCH = 1_700_000_000
 """The second in which the contract's commits are made: one for all, so that only content tells them apart."""
+
+SWITCH_INTERVAL = 1e-5
+"""Seconds between thread switches in races: short, so that a missing comparison is met."""
 
 
 @dataclass
@@ -71,10 +75,15 @@ def in_threads(*runs: Callable[[], None]) -> None:
             errors.append(error)
 
     threads = [threading.Thread(target=body, args=(run,), daemon=True) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
     assert [] == [thread.name for thread in threads if thread.is_alive()], "threads hang"
     if errors:
         raise errors[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,15 +63,15 @@ class Launch(ABC):
     """The sandbox reports here; what arrives goes to :meth:`feed`."""
 
     @abstractmethod
-    def feed(self, data: bytes, pid: int) -> None:
-        """Take what came on ``status_fd`` of the started process ``pid``."""
+    def feed(self, data: bytes, process: subprocess.Popen[bytes]) -> None:
+        """Take what came on ``status_fd`` of the started process."""
 
     @abstractmethod
-    def terminate(self, pid: int) -> None:
+    def terminate(self, process: subprocess.Popen[bytes]) -> None:
         """Ask every process of the tree to end (SIGTERM)."""
 
     @abstractmethod
-    def kill(self, pid: int) -> None:
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
         """End every process of the tree (SIGKILL). Has no effect after the end."""
 
     @abstractmethod

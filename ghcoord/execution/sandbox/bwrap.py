@@ -14,11 +14,13 @@ command of that launch runs on, sandboxed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import shutil
 import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +37,17 @@ from ghcoord.execution.sandbox.base import (
     prepare_workspace,
     reachable,
 )
-from ghcoord.execution.sandbox.launcher import descendants
+from ghcoord.execution.sandbox.launcher import descendants, parent_of
 
 WORKSPACE = "/workspace"
 DEV_SHM_BYTES = 64 * 1024 * 1024
 TMP_BYTES = 256 * 1024 * 1024
 
 _NAMESPACES = (
-    "--unshare-user --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup --disable-userns "
-    "--die-with-parent --new-session --cap-drop ALL --uid 1000 --gid 1000 --hostname sandbox --clearenv"
-).split()
+    *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"),
+    *("--disable-userns", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+    *("--uid", "1000", "--gid", "1000", "--hostname", "sandbox", "--clearenv"),
+)
 
 _SYSTEM_LINKS = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 
@@ -66,17 +69,16 @@ _MADE_FILES = {
 _STAGES = ("/mnt", "/media", "/srv", "/opt")
 
 _STAGE_SCRIPT = """set -e
-stage=$1 count=$2 uid=$3 gid=$4; shift 4
-exec 3<"$1"; [ "$count" = 1 ] || exec 4<"$2"
+stage=$1 uid=$2 gid=$3 count=$4; shift 4
 mount -t tmpfs -o mode=0755,size=64k ghcoord "$stage"
-mkdir "$stage/1" "$stage/2"
-mount --no-canonicalize --bind /proc/self/fd/3 "$stage/1"
-[ "$count" = 1 ] || mount --no-canonicalize --bind /proc/self/fd/4 "$stage/2"
-exec 3<&- 4<&-
-shift "$count"
+while [ "$count" -gt 0 ]; do
+  mkdir "$stage/$count"
+  mount --bind "$1" "$stage/$count"
+  count=$((count - 1)); shift
+done
 exec setpriv --reuid="$uid" --regid="$gid" --clear-groups --no-new-privs "$@"
 """
-"""Under root, in a mount namespace of its own: bind up to two directories where ``uid`` can reach them, drop to it."""
+"""Under root, in a mount namespace of its own: bind directories where ``uid`` can reach them, become it."""
 
 
 def find_bwrap() -> Path | None:
@@ -116,7 +118,7 @@ class BwrapSandbox:
         workspace = workspace.resolve()
         hidden = [each for each in (workspace, prefix) if each and not reachable(each, self.identity)]
         stage = _stage_for(hidden) if hidden else None
-        shown = {each: f"{stage}/{at}" for at, each in enumerate(hidden, 1)}
+        shown = {each: f"{stage}/{len(hidden) - at}" for at, each in enumerate(hidden)}
         options = [*_NAMESPACES]
         for key, value in variables.items():
             options += ["--setenv", key, value]
@@ -126,9 +128,9 @@ class BwrapSandbox:
         options += ["--bind", shown.get(workspace, str(workspace)), WORKSPACE, "--chdir", WORKSPACE]
         launch = _Bwrapped([str(self.program)], options, argv)
         if stage and self.identity:
-            count, owner = str(len(hidden)), self.identity
-            staging = ["/bin/sh", "-c", _STAGE_SCRIPT, "ghcoord-stage", stage, count, str(owner.uid), str(owner.gid)]
-            launch.argv = ["unshare", "--mount", "--", *staging, *map(str, hidden), *launch.argv]
+            numbers = map(str, (self.identity.uid, self.identity.gid, len(hidden)))
+            staging = ["/bin/sh", "-c", _STAGE_SCRIPT, "ghcoord-stage", stage, *numbers, *map(str, hidden)]
+            launch.argv = ["unshare", "--mount", "--", *staging, *launch.argv]
         else:
             launch.identity = self.identity
         return launch
@@ -183,7 +185,7 @@ class _Bwrapped(Launch):
         self._init_pid: int | None = None
         self._init_fd: int | None = None
 
-    def feed(self, data: bytes, pid: int) -> None:
+    def feed(self, data: bytes, process: subprocess.Popen[bytes]) -> None:
         self._status += data
         if self._init_pid is None and (found := self._reported("child-pid")) is not None:
             self._init_pid = found
@@ -191,7 +193,7 @@ class _Bwrapped(Launch):
                 fd = os.pidfd_open(found)
             except ProcessLookupError:
                 return
-            if found in descendants(pid):
+            if parent_of(found) == process.pid:
                 self._init_fd = fd
             else:
                 os.close(fd)
@@ -204,28 +206,20 @@ class _Bwrapped(Launch):
                     return int(record[key])
         return None
 
-    def terminate(self, pid: int) -> None:
+    def terminate(self, process: subprocess.Popen[bytes]) -> None:
         if self._init_pid is None or self._init_fd is None:
-            self.kill(pid)
+            process.kill()
             return
         for each in descendants(self._init_pid):
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(each, signal.SIGTERM)
-            except (ProcessLookupError, PermissionError):
-                continue
 
-    def kill(self, pid: int) -> None:
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
         # The first process of a pid namespace takes all others with it, and dies with bubblewrap itself.
-        try:
-            if self._init_fd is not None:
+        if self._init_fd is not None:
+            with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        finally:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        process.kill()
 
     def gone(self, timeout: float) -> bool:
         if self._init_fd is None:

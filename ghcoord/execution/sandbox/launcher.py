@@ -1,4 +1,4 @@
-"""The supervisor of one unsandboxed command: a program of its own, also imported for :func:`descendants`.
+"""The supervisor of one unsandboxed command: a program of its own, also imported for its look at ``/proc``.
 
 Run as ``python -I -S launcher.py SPEC CONTROL STATUS`` (three descriptors).
 Being a *subreaper*, every process that the command leaves behind becomes its
@@ -30,19 +30,22 @@ _PR_SET_NO_NEW_PRIVS = 38
 _KILL_ROUNDS = 1000
 
 
+def parent_of(pid: int) -> int:
+    """The parent's process id; 0 when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name before it is in parentheses and may contain anything.
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def descendants(root: int) -> list[int]:
     """The processes below ``root``, itself not included, as ``/proc`` shows them now."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        if len(fields) > 1:
-            children.setdefault(int(fields[1]), []).append(int(name))
+        if name.isdigit():
+            children.setdefault(parent_of(int(name)), []).append(int(name))
     found: list[int] = []
     queue = [root]
     while queue:

@@ -8,6 +8,7 @@ the worker is root, and a whole tree that ends when it should (by
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,13 +85,13 @@ class _Supervised(Launch):
         self.env = {"PATH": SYSTEM_PATH}
         self._status = b""
 
-    def feed(self, data: bytes, pid: int) -> None:
+    def feed(self, data: bytes, process: subprocess.Popen[bytes]) -> None:
         self._status += data
 
-    def terminate(self, pid: int) -> None:
+    def terminate(self, process: subprocess.Popen[bytes]) -> None:
         self._order(b"T")
 
-    def kill(self, pid: int) -> None:
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
         self._order(b"K")
 
     def _order(self, order: bytes) -> None:

@@ -1,0 +1,336 @@
+"""Run one command in a sandbox to its end, whatever it does.
+
+One thread does it all: the calling one, which must outlive the command
+(``PR_SET_PDEATHSIG`` fires when the *thread* that started a process ends).
+Nothing of the command is left when :func:`run` returns.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import selectors
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ghcoord.clock import Runtime
+from ghcoord.errors import SandboxError
+from ghcoord.execution.sandbox.base import Launch, Sandbox
+
+OUTPUT_CAP = 256 * 1024
+"""Bytes kept of each of stdout and stderr: the first half and the last."""
+
+GRACE = 1.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+TICK = 0.05
+"""Seconds at most between two looks at ``cancelled``."""
+
+END_TIMEOUT = 5.0
+"""Seconds to wait for killed processes to be gone; only one stuck inside the kernel takes longer."""
+
+_CHUNK = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a command ended."""
+
+    exit_code: int | None
+    """128 + n when signal n ended it; ``None`` when we stopped it."""
+    stdout: str
+    stderr: str
+    truncated: bool
+    """Whether the middle of stdout or of stderr was left out."""
+    stopped: Literal["", "timeout", "cancelled"]
+    """Why we stopped it."""
+    leftover: bool
+    """Whether processes of the command may still be there."""
+
+
+class Capture:
+    """Keeps the first and the last half of ``cap`` bytes, however many come.
+
+    Text that is not UTF-8 is replaced, and a cut never splits a character.
+    """
+
+    def __init__(self, cap: int) -> None:
+        self._half = cap // 2
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._total = 0
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._total += len(data)
+        room = self._half - len(self._head)
+        if room > 0:
+            self._head += data[:room]
+            data = data[room:]
+        self._tail += data
+        if len(self._tail) > 2 * self._half + _CHUNK:
+            del self._tail[: len(self._tail) - self._half]
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some bytes were left out."""
+        return self._total > 2 * self._half
+
+    def text(self) -> str:
+        """What was kept, with a line that says how much was left out between."""
+        if not self.truncated:
+            return (self._head + self._tail).decode(errors="replace")
+        tail = self._tail[len(self._tail) - self._half :]
+        start = 0
+        while start < min(3, len(tail)) and tail[start] & 0xC0 == 0x80:
+            start += 1
+        head = codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(self._head))
+        left_out = self._total - len(self._head) - len(tail)
+        return f"{head}\n[{left_out} bytes left out]\n{tail[start:].decode(errors='replace')}"
+
+
+def run(
+    sandbox: Sandbox,
+    argv: Sequence[str],
+    *,
+    workspace: Path,
+    runtime: Runtime,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    grace: float = GRACE,
+    cap: int = OUTPUT_CAP,
+    cancelled: Callable[[], bool] = lambda: False,
+    log: Callable[[str, str], None] = lambda stream, text: None,
+) -> Completed:
+    """Run ``argv`` in ``sandbox`` and wait for it.
+
+    After ``timeout`` seconds, or once ``cancelled()`` is true (asked every
+    50 ms), the whole tree gets SIGTERM and, ``grace`` seconds later, SIGKILL.
+    Output beyond ``cap`` bytes a stream is read and dropped; ``log(stream,
+    text)`` gets each stream's first ``cap`` bytes as they come.  Without
+    ``stdin`` the command reads ``/dev/null``.
+
+    Raises :class:`UsageError` when the arguments cannot be passed to a program
+    and :class:`SandboxError` when the sandbox could not be set up: the command
+    has not started then.  What ``cancelled`` or ``log`` raise comes through
+    after the tree was killed.
+    """
+    launch = sandbox.command(argv, workspace=workspace, env=env or {})
+    running = _Running(launch, runtime, sandbox, stdin, cap, log)
+    try:
+        running.start()
+        return running.watch(timeout, grace, cancelled)
+    finally:
+        running.close()
+
+
+class _Running:
+    """A launch with its pipes."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        runtime: Runtime,
+        sandbox: Sandbox,
+        stdin: bytes | None,
+        cap: int,
+        log: Callable[[str, str], None],
+    ) -> None:
+        self._launch = launch
+        self._runtime = runtime
+        self._identity = sandbox.identity
+        self._stdin = memoryview(stdin) if stdin else None
+        self._log = log
+        self._cap = cap
+        self._kept = {name: Capture(cap) for name in ("stdout", "stderr")}
+        self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in self._kept}
+        self._logged = dict.fromkeys(self._kept, 0)
+        self._selector = selectors.DefaultSelector()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._child_fds = list(launch.pass_fds)
+        self._own_fds: set[int] = set()
+
+    # -- starting
+
+    def start(self) -> None:
+        """Start the first process. Raises :class:`SandboxError`."""
+        launch, become = self._launch, self._launch.identity
+        try:
+            stdout, stderr = self._pipe("stdout"), self._pipe("stderr")
+            stdin = self._stdin_pipe() if self._stdin is not None else subprocess.DEVNULL
+            os.set_blocking(launch.status_fd, False)
+            self._selector.register(launch.status_fd, selectors.EVENT_READ, "status")
+            self._process = subprocess.Popen(
+                list(launch.argv),
+                env=dict(launch.env),
+                cwd="/",
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=launch.pass_fds,
+                start_new_session=True,
+                user=become.uid if become else None,
+                group=become.gid if become else None,
+                extra_groups=[] if become else None,
+            )
+            exited = os.pidfd_open(self._process.pid)
+            self._own_fds.add(exited)
+            self._selector.register(exited, selectors.EVENT_READ, "exited")
+        except (OSError, subprocess.SubprocessError) as why:
+            whom = f" as user {become.uid}" if become else ""
+            raise SandboxError(f"{launch.argv[0]} could not be started{whom}: {why}") from why
+        finally:
+            for fd in self._child_fds:
+                os.close(fd)
+            self._child_fds.clear()
+
+    def _pipe(self, name: str) -> int:
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        self._own_fds.add(ours)
+        self._child_fds.append(theirs)
+        self._give(theirs)
+        os.set_blocking(ours, False)
+        self._selector.register(ours, selectors.EVENT_READ, name)
+        return theirs
+
+    def _stdin_pipe(self) -> int:
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        self._own_fds.add(ours)
+        self._child_fds.append(theirs)
+        self._give(theirs)
+        os.set_blocking(ours, False)
+        self._selector.register(ours, selectors.EVENT_WRITE, "stdin")
+        return theirs
+
+    def _give(self, fd: int) -> None:
+        """Without this ``>/dev/stderr`` is refused to a command that runs as another user."""
+        if self._identity is not None:
+            os.fchown(fd, self._identity.uid, self._identity.gid)
+
+    # -- running
+
+    def watch(self, timeout: float | None, grace: float, cancelled: Callable[[], bool]) -> Completed:
+        """Serve the pipes until the command has ended or was made to."""
+        assert self._process is not None
+        started = self._runtime.monotonic()
+        stopped: Literal["", "timeout", "cancelled"] = ""
+        next_step = started
+        killed = False
+        while self._process.poll() is None:
+            now = self._runtime.monotonic()
+            if not stopped:
+                if timeout is not None and now - started >= timeout:
+                    stopped = "timeout"
+                elif now >= next_step:
+                    next_step = now + TICK
+                    if cancelled():
+                        stopped = "cancelled"
+                if stopped:
+                    self._launch.terminate(self._process)
+                    next_step = now + grace
+            elif now >= next_step:
+                if killed:
+                    break
+                self._launch.kill(self._process)
+                killed, next_step = True, now + END_TIMEOUT
+            until = next_step
+            if timeout is not None and not stopped:
+                until = min(until, started + timeout)
+            self._serve(min(max(until - now, 0.0), TICK))
+        returncode = self._process.poll()
+        self._drain()
+        leftover = returncode is None or not self._launch.gone(END_TIMEOUT)
+        # A command that has ended by itself while SIGTERM was on its way counts as stopped: its work was cut.
+        exit_code = None if stopped or returncode is None else self._launch.exit_code(returncode, self._text("stderr"))
+        return Completed(
+            exit_code,
+            self._text("stdout"),
+            self._text("stderr"),
+            any(each.truncated for each in self._kept.values()),
+            stopped,
+            leftover,
+        )
+
+    def _text(self, name: str) -> str:
+        return self._kept[name].text()
+
+    def _drain(self) -> None:
+        """Read what is left in the pipes; a process that escaped could hold them open, so not for ever."""
+        deadline = self._runtime.monotonic() + 1.0
+        while len(self._own_fds) > 0 and self._runtime.monotonic() < deadline:
+            waiting = [key for key in self._selector.get_map().values() if key.data in ("stdout", "stderr", "status")]
+            if not waiting:
+                return
+            self._serve(TICK)
+
+    def _serve(self, timeout: float) -> None:
+        """Move bytes for at most ``timeout`` seconds, or until something moved."""
+        for key, _ in self._selector.select(timeout):
+            if key.data == "stdin":
+                self._write(key.fd)
+            elif key.data == "exited":
+                self._forget(key.fd)
+            else:
+                self._read(key.fd, key.data)
+
+    def _write(self, fd: int) -> None:
+        assert self._stdin is not None
+        try:
+            self._stdin = self._stdin[os.write(fd, self._stdin[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._stdin = memoryview(b"")
+        if not self._stdin:
+            self._forget(fd)
+
+    def _read(self, fd: int, name: str) -> None:
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return
+        if name == "status":
+            assert self._process is not None
+            if data:
+                self._launch.feed(data, self._process)
+            else:
+                self._selector.unregister(fd)
+            return
+        self._kept[name].add(data)
+        self._pass_on(name, data)
+        if not data:
+            self._forget(fd)
+
+    def _pass_on(self, name: str, data: bytes) -> None:
+        room = self._cap - self._logged[name]
+        if room <= 0:
+            return
+        self._logged[name] += len(data)
+        text = self._decoders[name].decode(data[:room], final=not data)
+        if text:
+            self._log(name, text)
+
+    def _forget(self, fd: int) -> None:
+        self._selector.unregister(fd)
+        self._own_fds.discard(fd)
+        os.close(fd)
+
+    # -- the end
+
+    def close(self) -> None:
+        """End what still runs and let go of everything."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            self._launch.kill(process)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_TIMEOUT)
+            self._launch.gone(END_TIMEOUT)
+        self._selector.close()
+        for fd in self._own_fds:
+            os.close(fd)
+        self._launch.close()

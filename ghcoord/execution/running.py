@@ -1,0 +1,149 @@
+"""One task while a worker has it: what the tool is given, and what it has said."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ghcoord.clock import Runtime, Thread
+from ghcoord.coord.tick import Said
+from ghcoord.errors import TooLarge, UsageError
+from ghcoord.model.codec import check_value, stamp
+from ghcoord.model.task import Task, TaskResult
+from ghcoord.model.tool import ToolResult
+
+TAIL = 2000
+"""Characters of a running task's output that the hub shows."""
+
+MAX_TEXT = 64 * 1024
+"""Characters of one output field that a record keeps; the rest is cut and marked."""
+
+
+MAX_DATA = 600_000
+"""Bytes of a tool's own fields that a record keeps; a record has at most 1,000,000."""
+
+
+class RunningTask:
+    """A leased task on this worker. Implements :class:`ghcoord.model.tool.ToolContext`."""
+
+    def __init__(self, runtime: Runtime, task: Task, workspace: Path) -> None:
+        if task.lease is None:
+            raise ValueError(f"task {task.id} has no lease")
+        self.task = task
+        self.token = task.lease.token
+        self.workspace = workspace
+        self.thread: Thread | None = None
+        self.started = runtime.monotonic()
+        self.reported = False
+        """Whether its end was reported already, while an in-process function still runs."""
+        self._runtime = runtime
+        self._lock = threading.Lock()
+        self._cancelled = runtime.event()
+        self._fraction: float | None = None
+        self._message = ""
+        self._tail = ""
+        self._unsaid = False
+        self.stopped_because = ""
+
+    @property
+    def task_id(self) -> str:
+        return self.task.id
+
+    @property
+    def attempt(self) -> int:
+        return self.task.attempt
+
+    @property
+    def timeout(self) -> float | None:
+        return self.task.timeout
+
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self, because: str = "") -> None:
+        """Ask the tool to stop. ``because`` names a reason of the worker's own: then the lease is given back."""
+        with self._lock:
+            if because and not self._cancelled.is_set():
+                self.stopped_because = because
+        self._cancelled.set()
+
+    def progress(self, fraction: float | None = None, message: str = "") -> None:
+        with self._lock:
+            self._fraction = None if fraction is None else min(1.0, max(0.0, fraction))
+            self._message = message[:500].encode(errors="replace").decode()
+            self._unsaid = True
+
+    def log(self, stream: str, text: str) -> None:
+        with self._lock:
+            self._tail = (self._tail + text.encode(errors="replace").decode())[-TAIL:]
+            self._unsaid = True
+
+    def said(self) -> Said | None:
+        """What is new since the last call."""
+        with self._lock:
+            if not self._unsaid:
+                return None
+            self._unsaid = False
+            return Said(self.task.id, self.token, self._fraction, self._message, self._tail)
+
+    def overdue(self, slack: float) -> bool:
+        """Whether it has run ``slack`` seconds past its timeout."""
+        limit = self.task.timeout
+        return limit is not None and self._runtime.monotonic() - self.started > limit + slack
+
+
+def to_record(result: ToolResult, *, duration: float, now: float) -> TaskResult:
+    """A tool's result as the hub keeps it, its texts cut to what a record takes.
+
+    A result whose other values are not JSON, or too large for a record, is a failure that says so.
+    """
+    cut = _Cut()
+    output, error = cut(result.output), cut(result.error)
+    data = {key: cut(value) for key, value in result.data.items()}
+    success = result.success
+    try:
+        check_value(data, "tool's result")
+        size = len(json.dumps(data))
+    except (UsageError, TooLarge) as refused:
+        success, error, data = False, str(refused), {}
+    else:
+        if size > MAX_DATA:
+            success, data = False, {}
+            error = f"the tool's result has {size} bytes: at most {MAX_DATA} are kept, write large data to a file"
+    return TaskResult(
+        success=success,
+        output=output,
+        error=error,
+        exit_code=result.exit_code,
+        duration=round(max(0.0, duration), 3),
+        data=data,
+        truncated=result.truncated or cut.happened,
+        completed_at=stamp(now),
+    )
+
+
+class _Cut:
+    """Makes texts fit: valid Unicode, and of the long ones the end, where errors stand."""
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def __call__(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.encode(errors="replace").decode()
+        if len(text) > MAX_TEXT:
+            self.happened = True
+            return "[… cut …]\n" + text[-MAX_TEXT:]
+        return text
+
+
+def run_guarded(run: Callable[[], ToolResult]) -> ToolResult:
+    """The result of ``run``; whatever it raises is a failed result, so that no thread dies silently."""
+    try:
+        return run()
+    except Exception as error:
+        return ToolResult(success=False, error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,210 @@
+"""A worker's slots: tasks waiting for one, tasks running in one, and what has come of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from ghcoord.clock import Event, Runtime
+from ghcoord.coord.tick import Finished, Returned, Said
+from ghcoord.execution.running import RunningTask, run_guarded, to_record
+from ghcoord.execution.workspace import Workspaces
+from ghcoord.model.task import Task
+from ghcoord.model.tool import Tool, ToolResult
+
+PREFETCH_BELOW = 1.0
+"""Only while tasks take less than this many seconds are more leased than can start at once."""
+
+PREFETCH_MAX = 64
+"""Tasks leased ahead at most."""
+
+PREFETCH_SECONDS = 0.25
+"""Seconds of work that is leased ahead: what a commit and a poll may take."""
+
+
+class Slots:
+    """Runs tasks in threads, ``count`` at a time. ``wake`` is set whenever one ends.
+
+    ``now`` is the hub's clock in seconds; ``grace`` the seconds between asking
+    a process to end and ending it.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        count: int,
+        tools: Mapping[str, Tool],
+        workspaces: Workspaces,
+        wake: Event,
+        now: Callable[[], float],
+        grace: float,
+    ) -> None:
+        self._runtime = runtime
+        self._count = count
+        self._tools = tools
+        self._workspaces = workspaces
+        self._wake = wake
+        self._now = now
+        self._grace = grace
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Task, float]] = deque()
+        self._running: dict[str, RunningTask] = {}
+        self._finished: list[Finished] = []
+        self._returned: list[Returned] = []
+        self._average: float | None = None
+        self.infrastructure_failures = 0
+
+    # -- what the daemon asks
+
+    @property
+    def running(self) -> int:
+        """Tasks in a slot, in-process functions that ignore their timeout included."""
+        with self._lock:
+            return len(self._running)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, runs, or is left to report."""
+        with self._lock:
+            running = any(not one.reported for one in self._running.values())
+            return not (self._waiting or running or self._finished or self._returned)
+
+    def wanted(self) -> int:
+        """How many more tasks to lease: free slots, and a little ahead while tasks are short."""
+        with self._lock:
+            ahead = 0
+            if self._average is not None and self._average < PREFETCH_BELOW:
+                ahead = min(PREFETCH_MAX, int(self._count * PREFETCH_SECONDS / max(self._average, 0.004)))
+            return max(0, self._count + ahead - len(self._running) - len(self._waiting))
+
+    def known(self) -> set[str]:
+        """Ids of the tasks that this worker knows it holds."""
+        with self._lock:
+            ids = {task.id for task, _ in self._waiting} | set(self._running)
+            return ids | {one.task_id for one in self._finished} | {one.task_id for one in self._returned}
+
+    def outcomes(self) -> tuple[list[Finished], list[Returned]]:
+        """What is to be reported; stays until :meth:`reported`."""
+        with self._lock:
+            return list(self._finished), list(self._returned)
+
+    def reported(self, finished: list[Finished], returned: list[Returned]) -> None:
+        """The hub has these now."""
+        with self._lock:
+            self._finished = [one for one in self._finished if one not in finished]
+            self._returned = [one for one in self._returned if one not in returned]
+
+    def said(self) -> list[Said]:
+        """What running tasks have said since the last call."""
+        with self._lock:
+            running = [one for one in self._running.values() if not one.reported]
+        return [said for said in (one.said() for one in running) if said is not None]
+
+    # -- what the daemon tells
+
+    def add(self, tasks: list[Task]) -> None:
+        """Take leased tasks and start as many as there are slots for."""
+        with self._lock:
+            since = self._runtime.monotonic()
+            self._waiting.extend((task, since) for task in tasks)
+        self._start()
+
+    def give_back_waiting(self, reason: str, *, older_than: float = 0.0) -> None:
+        """Return tasks that have not started, those waiting for at least ``older_than`` seconds."""
+        with self._lock:
+            limit = self._runtime.monotonic() - older_than
+            kept: deque[tuple[Task, float]] = deque()
+            for task, since in self._waiting:
+                if since <= limit and task.lease is not None:
+                    self._returned.append(Returned(task.id, task.lease.token, reason))
+                else:
+                    kept.append((task, since))
+            self._waiting = kept
+
+    def give_back(self, task_id: str, token: int, reason: str) -> None:
+        """Return a lease that this worker does not know how it got: the reply that granted it was lost."""
+        with self._lock:
+            self._returned.append(Returned(task_id, token, reason))
+
+    def cancel(self, task_id: str) -> None:
+        """Stop a task because somebody asked for it."""
+        with self._lock:
+            running = self._running.get(task_id)
+            for entry in [e for e in self._waiting if e[0].id == task_id]:
+                self._waiting.remove(entry)
+                if entry[0].lease is not None:
+                    self._returned.append(Returned(task_id, entry[0].lease.token, "cancelled before it started"))
+        if running is not None:
+            running.cancel()
+
+    def stop_all(self, because: str) -> None:
+        """Stop everything and give every lease back."""
+        self.give_back_waiting(because)
+        with self._lock:
+            running = list(self._running.values())
+        for one in running:
+            one.cancel(because)
+
+    def enforce_timeouts(self) -> None:
+        """Report tasks that outlived their timeout and the grace: in-process functions cannot be killed.
+
+        Their slot stays taken until they return.
+        """
+        slack = self._grace + 5.0
+        with self._lock:
+            late = [one for one in self._running.values() if one.overdue(slack) and not one.reported]
+            for one in late:
+                one.reported = True
+                result = ToolResult(success=False, error=f"timed out after {one.task.timeout:g} s and did not stop")
+                self._note(one, result)
+        for one in late:
+            one.cancel()
+
+    def abandon(self, because: str) -> None:
+        """Give back the leases of tasks that do not stop, and wait for them no longer."""
+        with self._lock:
+            for one in self._running.values():
+                if not one.reported:
+                    one.reported = True
+                    self._returned.append(Returned(one.task.id, one.token, because))
+
+    # -- running
+
+    def _start(self) -> None:
+        with self._lock:
+            while self._waiting and len(self._running) < self._count:
+                task, _ = self._waiting.popleft()
+                tool = self._tools.get(task.tool)
+                workspace = self._workspaces.make(task.id, task.attempt)
+                one = RunningTask(self._runtime, task, workspace)
+                self._running[task.id] = one
+                one.thread = self._runtime.spawn(
+                    lambda one=one, tool=tool: self._execute(one, tool),  # type: ignore[misc]
+                    f"ghcoord-task-{task.id}",
+                )
+
+    def _execute(self, one: RunningTask, tool: Tool | None) -> None:
+        if tool is None:
+            result = ToolResult(success=False, error=f"this worker has no tool {one.task.tool!r}", infrastructure=True)
+        else:
+            result = run_guarded(lambda: tool.run(dict(one.task.args), one))
+        self._workspaces.remove(one.workspace)
+        with self._lock:
+            del self._running[one.task.id]
+            if not one.reported:
+                self._note(one, result)
+        self._start()
+        self._wake.set()
+
+    def _note(self, one: RunningTask, result: ToolResult) -> None:
+        duration = self._runtime.monotonic() - one.started
+        self._average = duration if self._average is None else 0.8 * self._average + 0.2 * duration
+        self.infrastructure_failures = self.infrastructure_failures + 1 if result.infrastructure else 0
+        if result.infrastructure:
+            self._returned.append(Returned(one.task.id, one.token, result.error or "the sandbox could not be set up"))
+        elif one.stopped_because and not result.success:
+            self._returned.append(Returned(one.task.id, one.token, one.stopped_because))
+        else:
+            record = to_record(result, duration=duration, now=self._now())
+            self._finished.append(Finished(one.task.id, one.token, record))

@@ -1,0 +1,377 @@
+"""The worker daemon: polls the hub, leases tasks, runs them, and reports, one commit a tick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ghcoord.coord.layout import FLEET
+from ghcoord.coord.tick import Beat, Reply
+from ghcoord.errors import GhcoordError, OutcomeUnknown, WorkerReplaced
+from ghcoord.execution.sandbox.base import Sandbox
+from ghcoord.execution.sandbox.open import open_sandbox
+from ghcoord.execution.slots import Slots
+from ghcoord.execution.tools import builtin_tools
+from ghcoord.execution.workspace import Workspaces
+from ghcoord.hub import Hub
+from ghcoord.ids import check_id, new_suffix
+from ghcoord.model.lease import GIVE_UP_AT, RENEW_AT, check_ttl
+from ghcoord.model.tool import Tool
+from ghcoord.model.worker import Capabilities, SandboxInfo
+
+ERROR_BACKOFF = 5.0
+"""Seconds to wait after an error in the loop (reference: dx:1225), less when the lease is short."""
+
+BUSY_POLL = 0.25
+"""Seconds between polls while tasks run: how soon a cancellation is noticed on a local hub."""
+
+LINGER = 0.01
+"""Seconds that a tick waits for more results to share its commit."""
+
+CARE_EVERY = 60.0
+"""Seconds between removals of expired locks and long-gone workers (parity: at most once a minute)."""
+
+STUCK_WAITING = 5.0
+"""Seconds after which a task that was leased ahead and did not get a slot goes back."""
+
+PROGRESS_EVERY = 1.0
+"""Seconds between publications of what running tasks say, on a local hub."""
+
+ABANDON_AFTER = 10.0
+"""Seconds after which a stopping worker no longer waits for functions that ignore their cancellation."""
+
+Log = Callable[[str, str], None]
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a daemon did in its life."""
+
+    worker_id: str
+    leased: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    returned: int = 0
+    refused: int = 0
+    recovered: int = 0
+    commits: int = 0
+
+
+class WorkerDaemon:
+    """A worker: ``run()`` until told to stop.
+
+    ``slots`` tasks at a time; ``ttl`` seconds count as alive without a renewal;
+    ``poll`` seconds between looks at an idle hub (default: what suits it);
+    ``until_idle`` seconds without any work in the hub end it; ``max_runtime``
+    seconds begin a drain.  ``grace`` seconds lie between asking a task's
+    processes to end and ending them.  The hub's registered tools run
+    in-process; ``run.python`` and ``shell`` are offered only in a sandbox, or
+    without one when ``unsafe_no_sandbox`` says so.  ``log`` gets (level, text).
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        worker_id: str | None = None,
+        *,
+        slots: int = 1,
+        ttl: float = 15.0,
+        poll: float | None = None,
+        until_idle: float | None = None,
+        max_runtime: float | None = None,
+        workspace: Path | None = None,
+        labels: Mapping[str, str] | None = None,
+        unsafe_no_sandbox: bool = False,
+        grace: float = 1.0,
+        log: Log | None = None,
+    ) -> None:
+        self.hub = hub
+        self.worker_id = check_id(worker_id or self._default_id(hub), "worker id")
+        self._runtime = hub.runtime
+        self._slots_wanted = slots
+        self._ttl = check_ttl(ttl)
+        self._poll = poll or hub.poll_interval
+        self._until_idle = until_idle
+        self._max_runtime = max_runtime
+        self._labels = dict(labels or {})
+        self._log = log or (lambda level, text: None)
+        self._wake = self._runtime.event()
+        self._draining = False
+        self._cancelling = False
+        self._lost: Reply | None = None
+        self.sandbox: Sandbox | None = open_sandbox(unsafe=unsafe_no_sandbox, runtime=self._runtime)
+        self._tools = self._collect_tools(grace)
+        self._workspaces = Workspaces(workspace)
+        self._slots = Slots(
+            self._runtime,
+            slots,
+            self._tools,
+            self._workspaces,
+            self._wake,
+            lambda: hub.now().timestamp(),
+            grace,
+        )
+        self.summary = Summary(self.worker_id)
+        self._token = 0
+        self._acknowledged = 0.0
+        self._seen_head: str | None = None
+        self._next_due: float | None = None
+        self._quiet_since: float | None = None
+        self._cancelled_at: float | None = None
+        self._next_progress = 0.0
+        self._next_tend = 0.0
+        self._next_care = 0.0
+
+    @staticmethod
+    def _default_id(hub: Hub) -> str:
+        host = hub.actor.rpartition("@")[2].partition(".")[0].lower()
+        clean = "".join(c if c.isalnum() and c.isascii() else "-" for c in host).strip("-")[:40] or "worker"
+        return f"{clean}-{new_suffix(hub.runtime.randbits)}"
+
+    def _collect_tools(self, grace: float) -> dict[str, Tool]:
+        tools = {tool.name: tool for tool in builtin_tools(self.sandbox, self._runtime, grace=grace)}
+        for name in self.hub.tools.names():
+            tool = self.hub.tools.get(name)
+            if tool is not None:
+                tools[name] = tool
+        return tools
+
+    # -- told from outside, also from signal handlers
+
+    def stop(self) -> None:
+        """Drain: give back what has not started, finish what runs, take nothing new, then end."""
+        self._draining = True
+        self._wake.set()
+
+    def cancel(self) -> None:
+        """Drain without waiting: what runs is stopped and given back."""
+        self._cancelling = True
+        self.stop()
+
+    # -- the loop
+
+    def run(self) -> Summary:
+        """Work until stopped, idle for long enough, or out of time.
+
+        Raises ``WorkerReplaced`` when a newer registration of the same id exists.
+        """
+        runtime = self._runtime
+        started = runtime.monotonic()
+        commits = self.hub.commits
+        self._register()
+        try:
+            while True:
+                if self._max_runtime is not None and runtime.monotonic() - started >= self._max_runtime:
+                    self._begin_drain("its time is over")
+                if self._draining and self._drained():
+                    break
+                try:
+                    self._tick()
+                    pause = self._pause()
+                except WorkerReplaced:
+                    raise
+                except GhcoordError as error:
+                    self._log("error", str(error))
+                    pause = min(ERROR_BACKOFF, self._ttl / 6)
+                self._guard_lease()
+                self._wake.wait(pause)
+                if self._wake.is_set():
+                    self._wake.clear()
+                    runtime.sleep(LINGER)
+        finally:
+            self.summary.commits = self.hub.commits - commits
+            self._close()
+        return self.summary
+
+    def _register(self) -> None:
+        sent = self._runtime.monotonic()
+        machine = Capabilities(
+            cpu_cores=self.hub.machine().cpu_cores,
+            memory_mb=self.hub.machine().memory_mb,
+            supported_task_types=tuple(sorted(self._tools)),
+            labels=self._labels,
+        )
+        sandbox = SandboxInfo(driver=self.sandbox.name, tier=self.sandbox.tier) if self.sandbox is not None else None
+        answer = self.hub.workers.register(
+            self.worker_id, capacity=self._slots_wanted, capabilities=machine, ttl=self._ttl, sandbox=sandbox
+        )
+        self._token, self._acknowledged = answer.token, sent
+        self._seen_head = None
+        box = f"sandbox {sandbox.driver} ({sandbox.tier})" if sandbox is not None else "no sandbox"
+        self._log("info", f"{answer.message}: {self._slots_wanted} slots, {box}, tools {', '.join(sorted(self._tools))}")
+
+    def _close(self) -> None:
+        try:
+            if self._lost is None:
+                self.hub.workers.deregister(self.worker_id)
+        except GhcoordError as error:
+            self._log("warn", f"could not deregister: {error}")
+        self._workspaces.close()
+
+    # -- one tick
+
+    def _tick(self) -> None:
+        runtime = self._runtime
+        slots = self._slots
+        slots.enforce_timeouts()
+        if self._draining:
+            slots.give_back_waiting("its worker is draining")
+        else:
+            slots.give_back_waiting("it waited too long for a slot", older_than=STUCK_WAITING)
+        if self._cancelling:
+            slots.stop_all("its worker was stopped")
+        finished, returned = slots.outcomes()
+        now = runtime.monotonic()
+        renew = now - self._acknowledged >= self._ttl * RENEW_AT
+        said = []
+        if now >= self._next_progress:
+            said = slots.said()
+            if said:
+                self._next_progress = now + PROGRESS_EVERY
+        want = 0 if self._draining else slots.wanted()
+        if slots.infrastructure_failures >= 3:
+            want = min(want, 1)  # the sandbox is broken: try one at a time rather than churn through the queue
+        head = self.hub.heads().get(FLEET)
+        due = self._next_due is not None and self.hub.now().timestamp() >= self._next_due
+        if head != self._seen_head or finished or returned or said or renew or (due and want):
+            request = Beat(
+                self.worker_id,
+                self._token,
+                tools=tuple(self._tools),
+                want=want,
+                running=slots.running,
+                renew=renew,
+                draining=self._draining,
+                finished=finished,
+                returned=returned,
+                said=said,
+            )
+            self._send(request, head)
+        self._care()
+
+    def _send(self, request: Beat, head: str | None) -> None:
+        sent = self._runtime.monotonic()
+        # Longer than the lease no answer is worth waiting for.
+        try:
+            reply = self.hub.beat(request, timeout=max(1.0, self._ttl * (1 - GIVE_UP_AT)))
+        except OutcomeUnknown as error:
+            # What it leased, if anything, shows in the next reply as held but unknown, and goes back.
+            self._seen_head = None
+            raise error
+        self._slots.reported(list(request.finished), list(request.returned))
+        self._count(request, reply)
+        if reply.lost:
+            self._handle_loss(reply)
+            return
+        if reply.renewed:
+            self._acknowledged = sent
+        self._seen_head = head
+        self._next_due = reply.next_due
+        unknown = set(reply.held) - self._slots.known() - {task.id for task in reply.leased}
+        for task_id in unknown:
+            self._slots.give_back(task_id, reply.held[task_id], "the reply that leased it was lost")
+        if unknown:
+            self._wake.set()
+        for task in reply.leased:
+            self._log("info", f"task {task.id} ({task.tool}) attempt {task.attempt}")
+        self._slots.add(reply.leased)
+        for task_id in reply.cancel:
+            self._slots.cancel(task_id)
+        if reply.drain and not self._draining:
+            self._begin_drain("it was asked to")
+        quiet = not reply.leased and reply.elsewhere == 0 and reply.next_due is None
+        self._note_quiet(quiet and self._slots.idle)
+
+    def _count(self, request: Beat, reply: Reply) -> None:
+        summary = self.summary
+        summary.leased += len(reply.leased)
+        summary.returned += len(request.returned)
+        for one in request.finished:
+            if one.task_id in reply.refused:
+                summary.refused += 1
+                self._log("warn", f"the result of task {one.task_id} was refused: {reply.refused[one.task_id]}")
+            elif one.result.success:
+                summary.succeeded += 1
+            else:
+                summary.failed += 1
+                self._log("warn", f"task {one.task_id} failed: {one.result.error[:200]}")
+
+    def _note_quiet(self, quiet: bool) -> None:
+        if not quiet:
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = self._runtime.monotonic()
+
+    def _pause(self) -> float:
+        """Seconds until there is something to do, unless a task ends before."""
+        now = self._runtime.monotonic()
+        running = self._slots.running > 0
+        pause = min(self._poll, BUSY_POLL) if running else self._poll
+        pause = min(pause, max(0.01, self._acknowledged + self._ttl * RENEW_AT - now))
+        if self._next_due is not None and not self._draining:
+            pause = min(pause, max(0.01, self._next_due - self.hub.now().timestamp()))
+        if self._until_idle is not None and self._quiet_since is not None and self._slots.idle:
+            left = self._quiet_since + self._until_idle - now
+            if left <= 0:
+                self._begin_drain("the hub is idle")
+                return 0.0
+            pause = min(pause, left)
+        return pause
+
+    # -- stopping and losing
+
+    def _begin_drain(self, why: str) -> None:
+        if not self._draining:
+            self._log("info", f"draining: {why}")
+            self._draining = True
+
+    def _drained(self) -> bool:
+        """Whether all is reported. What ignores its cancellation is abandoned: threads cannot be killed."""
+        if self._cancelling:
+            now = self._runtime.monotonic()
+            if self._cancelled_at is None:
+                self._cancelled_at = now
+            elif now - self._cancelled_at > ABANDON_AFTER:
+                self._slots.abandon("its worker was stopped")
+        return self._slots.idle
+
+    def _guard_lease(self) -> None:
+        """Stop what runs when the lease was not renewed in time: others may take it over soon."""
+        if self._runtime.monotonic() - self._acknowledged > self._ttl * GIVE_UP_AT and self._slots.running:
+            self._log("warn", "the lease could not be renewed in time: stopping what runs")
+            self._slots.stop_all("its worker could not renew its lease")
+
+    def _handle_loss(self, reply: Reply) -> None:
+        self._log("warn", reply.lost)
+        self._slots.stop_all("its worker lost its lease")
+        if reply.replaced:
+            self._lost = reply
+            self._wait_until_stopped()
+            raise WorkerReplaced(f"{reply.lost}: this process stops", self.worker_id)
+        if self._draining:
+            self._lost = reply
+        else:
+            self._register()
+
+    def _wait_until_stopped(self) -> None:
+        deadline = self._runtime.monotonic() + 10.0
+        while self._slots.running and self._runtime.monotonic() < deadline:
+            self._runtime.sleep(0.05)
+
+    # -- caring for the others
+
+    def _care(self) -> None:
+        now = self._runtime.monotonic()
+        if now < self._next_tend:
+            return
+        self._next_tend = now + min(1.0, self._ttl / 6)
+        for worker_id, recovered in self.hub.workers.tend().items():
+            self.summary.recovered += recovered.tasks
+            self._log("warn", f"worker {worker_id} is gone: {recovered.tasks} tasks and {recovered.locks} locks recovered")
+            self._seen_head = None
+        if now >= self._next_care:
+            self._next_care = now + CARE_EVERY
+            if any(self.hub.locks.is_expired(lock) for lock in self.hub.locks.list(include_expired=True)):
+                self.hub.locks.clean()
+            self.hub.workers.sweep()
