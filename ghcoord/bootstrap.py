@@ -47,11 +47,17 @@ def connect(
     ``NewerSchema`` for one of a newer ghcoord.
     """
     chosen = settings or load_settings(Path.cwd())
-    where = str(url) if url is not None else os.environ.get("GHCOORD_HUB") or chosen.hub
-    if where is None:
-        raise NoHub("no hub was named: use --hub PATH, set GHCOORD_HUB, or write hub = \"…\" into ghcoord.toml")
+    where = locate(url, chosen)
     runtime = runtime or SystemRuntime()
     return open_hub(open_store(where, runtime, chosen.prefix), runtime, chosen, actor=actor, trace=trace)
+
+
+def locate(url: str | Path | None, settings: Settings) -> str:
+    """The hub to open: ``url``, else ``GHCOORD_HUB``, else the one in ``settings``; raises ``NoHub``."""
+    where = str(url) if url is not None else os.environ.get("GHCOORD_HUB") or settings.hub
+    if where is None:
+        raise NoHub('no hub was named: use --hub PATH, set GHCOORD_HUB, or write hub = "…" into ghcoord.toml')
+    return where
 
 
 def create(url: str | Path, settings: Settings | None = None, *, actor: str | None = None) -> tuple[Hub, bool]:

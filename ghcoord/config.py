@@ -58,7 +58,7 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
             values[key] = _build(part, value, f"{where}{key}.")
         elif key in _DURATIONS:
             if isinstance(value, bool) or not isinstance(value, int | float | str):
-                raise UsageError(f"{where}{key} is not a duration: write 90, \"90s\", \"5m\" or \"1h30m\"")
+                raise UsageError(f'{where}{key} is not a duration: write 90, "90s", "5m" or "1h30m"')
             values[key] = parse_duration(value)
         elif key == "slots":
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 10_000:

@@ -80,9 +80,7 @@ def check_id(text: str, what: str) -> str:
             raise InvalidName(f"the {what} is empty: give at least one character")
         if len(text) > 128:
             raise InvalidName(f"the {what} has {len(text)} characters: at most 128 are accepted")
-        raise InvalidName(
-            f"the {what} {_shown(text)} is not accepted: use letters, digits, '.', '_' and '-'"
-        )
+        raise InvalidName(f"the {what} {_shown(text)} is not accepted: use letters, digits, '.', '_' and '-'")
     return text
 
 

@@ -80,7 +80,11 @@ def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
 def _set_aside(tx: Tx, space: str, path: str, data: bytes, before: bytes | None, reason: str) -> None:
     aside = f"{layout.BROKEN}/{path}"
     tx.write(space, aside, data)
-    tx.write(space, f"{aside}.reason.json", to_json({"path": path, "reason": reason, "restored": before is not None}).encode())
+    tx.write(
+        space,
+        f"{aside}.reason.json",
+        to_json({"path": path, "reason": reason, "restored": before is not None}).encode(),
+    )
     if before is not None:
         tx.write(space, path, before)
     else:

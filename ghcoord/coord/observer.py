@@ -51,15 +51,15 @@ class Observer:
 
     def judge(self) -> Judge:
         """A judge that goes by what has been observed up to now."""
-        now = self._runtime.monotonic()
+        here = self._runtime.monotonic()
         with self._lock:
             seen = dict(self._seen)
 
-        def expired(key: str, lease: Lease, hub_now: float) -> bool:
+        def expired(key: str, lease: Lease, now: float) -> bool:
             known = seen.get(key)
             if known is None or known[:2] != (lease.token, lease.renewal):
                 return False
-            return now - known[2] > lease.ttl + self._margin
+            return here - known[2] > lease.ttl + self._margin
 
         return expired
 

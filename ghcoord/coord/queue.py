@@ -166,7 +166,9 @@ def finish(tx: Tx, task_id: str, worker: str, token: int, result: TaskResult) ->
     try:
         held = model.check_fence(task, task_id, worker, token)
     except LeaseLost as refusal:
-        if task is not None and any(a.token == token and a.worker == worker and a.outcome in _REPORTED for a in task.history):
+        if task is not None and any(
+            a.token == token and a.worker == worker and a.outcome in _REPORTED for a in task.history
+        ):
             return None  # this very result was applied already: its acknowledgement was lost
         tx.event(
             FLEET,

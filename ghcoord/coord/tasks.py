@@ -6,6 +6,7 @@ import builtins
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -84,9 +85,7 @@ class Tasks:
         id: str | None = None,
     ) -> Task:
         """Queue one task; see :class:`Submission` for the arguments. Raises ``UsageError``, ``TooLarge``."""
-        one = Submission(
-            tool, args or {}, priority, retries, backoff, backoff_cap, timeout, metadata or {}, id
-        )
+        one = Submission(tool, args or {}, priority, retries, backoff, backoff_cap, timeout, metadata or {}, id)
         return self.submit_many([one])[0]
 
     def submit_many(
@@ -115,7 +114,7 @@ class Tasks:
         done: builtins.list[Task] = []
         for start in range(0, len(items), CHUNK):
             chunk = items[start : start + CHUNK]
-            done += context.transact((FLEET,), lambda tx, chunk=chunk: _submit(tx, chunk, context.actor))  # type: ignore[misc]
+            done += context.transact((FLEET,), partial(_submit, items=chunk, actor=context.actor))
             if on_progress is not None:
                 on_progress(len(done))
         return done
@@ -143,12 +142,7 @@ class Tasks:
         if limit is not None and limit < 0:
             raise UsageError("the limit must not be negative")
         snapshot = self._context.snapshot(FLEET)
-        found = (
-            task
-            for one in states
-            for task in self._of_state(snapshot, one)
-            if tool is None or task.tool == tool
-        )
+        found = (task for one in states for task in self._of_state(snapshot, one) if tool is None or task.tool == tool)
         if len(states) == 1:
             return list(islice(found, limit))
         return sorted(found, key=lambda task: task.sequence, reverse=True)[:limit]
@@ -188,7 +182,7 @@ class Tasks:
                 yield new
             if not follow or task.ended:
                 return
-            self._context.poll(lambda: self._changed(task), timeout, f"task {task_id} said nothing new")
+            self._context.poll(partial(self._changed, task), timeout, f"task {task_id} said nothing new")
 
     def _changed(self, before: Task) -> Task | None:
         now = self._need(before.id)
@@ -272,7 +266,9 @@ def _submit(tx: Tx, items: Sequence[tuple[str, Submission]], actor: str) -> buil
     present = {task_id: TASK_TABLE.get(tx, FLEET, task_id) for task_id, _ in items}
     missing = [(task_id, one) for task_id, one in items if present[task_id] is None]
     made: dict[str, Task] = {}
-    for sequence, (task_id, one) in zip(queue.next_sequences(tx, len(missing)), missing, strict=True) if missing else ():
+    for sequence, (task_id, one) in (
+        zip(queue.next_sequences(tx, len(missing)), missing, strict=True) if missing else ()
+    ):
         made[task_id] = Task(
             id=task_id,
             tool=one.tool,

@@ -18,7 +18,6 @@ from ghcoord.model.task import Progress, State, Task, TaskResult
 from ghcoord.model.worker import Worker, WorkerStatus
 from ghcoord.store.tx import Tx
 
-
 RENEWED = "worker renewed"
 """Event of a commit that only renews: views of recent events leave it out."""
 

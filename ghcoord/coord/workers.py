@@ -191,9 +191,7 @@ class Workers:
 
         return self._context.transact((FLEET,), run)
 
-    def set_status(
-        self, worker_id: str, status: str | WorkerStatus, capacity: dict[str, int] | None = None
-    ) -> Worker:
+    def set_status(self, worker_id: str, status: str | WorkerStatus, capacity: dict[str, int] | None = None) -> Worker:
         """Set a worker's status, and the capacity fields given (``max_tasks``, ``active_tasks``).
 
         ``draining`` is a request that the worker's daemon follows.  Raises ``NotFound``, ``UsageError``.
@@ -322,7 +320,11 @@ class Workers:
         def run(tx: Tx) -> dict[str, Recovered]:
             workers = {worker.id: worker for worker in WORKER_TABLE.all(tx, FLEET)}
             dead = {w.id for w in workers.values() if w.alive and judge(worker_key(w.id), w.lease, tx.now)}
-            holders = {decode_component(name) or name for name in tx.names(FLEET, LEASED) if tx.names(FLEET, f"{LEASED}/{name}")}
+            holders = {
+                decode_component(name) or name
+                for name in tx.names(FLEET, LEASED)
+                if tx.names(FLEET, f"{LEASED}/{name}")
+            }
             dead |= {name for name in holders if name not in workers or not workers[name].alive}
             return {name: _recover(tx, name, workers.get(name)) for name in sorted(dead)}
 

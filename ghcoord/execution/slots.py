@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ghcoord.clock import Event, Runtime
 from ghcoord.coord.tick import Finished, Returned, Said
@@ -179,10 +180,7 @@ class Slots:
                 workspace = self._workspaces.make(task.id, task.attempt)
                 one = RunningTask(self._runtime, task, workspace)
                 self._running[task.id] = one
-                one.thread = self._runtime.spawn(
-                    lambda one=one, tool=tool: self._execute(one, tool),  # type: ignore[misc]
-                    f"ghcoord-task-{task.id}",
-                )
+                one.thread = self._runtime.spawn(partial(self._execute, one, tool), f"ghcoord-task-{task.id}")
 
     def _execute(self, one: RunningTask, tool: Tool | None) -> None:
         if tool is None:

@@ -199,7 +199,9 @@ class WorkerDaemon:
         self._token, self._acknowledged = answer.token, sent
         self._seen_head = None
         box = f"sandbox {sandbox.driver} ({sandbox.tier})" if sandbox is not None else "no sandbox"
-        self._log("info", f"{answer.message}: {self._slots_wanted} slots, {box}, tools {', '.join(sorted(self._tools))}")
+        self._log(
+            "info", f"{answer.message}: {self._slots_wanted} slots, {box}, tools {', '.join(sorted(self._tools))}"
+        )
 
     def _close(self) -> None:
         try:
@@ -368,7 +370,9 @@ class WorkerDaemon:
         self._next_tend = now + min(1.0, self._ttl / 6)
         for worker_id, recovered in self.hub.workers.tend().items():
             self.summary.recovered += recovered.tasks
-            self._log("warn", f"worker {worker_id} is gone: {recovered.tasks} tasks and {recovered.locks} locks recovered")
+            self._log(
+                "warn", f"worker {worker_id} is gone: {recovered.tasks} tasks and {recovered.locks} locks recovered"
+            )
             self._seen_head = None
         if now >= self._next_care:
             self._next_care = now + CARE_EVERY

@@ -16,6 +16,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from ghcoord.store.base import Oid
@@ -126,7 +127,7 @@ def _read_entries(index: Path) -> dict[Oid, bytes]:
     offsets_at = names_at + count * 24
     offsets = struct.unpack_from(f">{count}I", raw, offsets_at)
     ends = sorted([*offsets, len(pack) - 20])
-    following = dict(zip(ends, ends[1:], strict=False))
+    following = dict(pairwise(ends))
     entries: dict[Oid, bytes] = {}
     for at, offset in enumerate(offsets):
         oid = raw[names_at + at * 20 : names_at + at * 20 + 20].hex()

@@ -273,7 +273,7 @@ class Transactor:
         for space, overlay in overlays.items():
             if overlay.files or events[space]:
                 root = {"revision": revision, "schema": SCHEMA, "space": space}
-                overlay.set(ROOT_RECORD, (json.dumps(root, indent=2, sort_keys=True) + "\n").encode())
+                overlay.put(ROOT_RECORD, (json.dumps(root, indent=2, sort_keys=True) + "\n").encode())
                 plan.changes[space] = overlay.files
         plan.op = Operation(
             ids=tuple(ops),
@@ -324,7 +324,9 @@ class Transactor:
                     raise OutcomeUnknown(f"{error}; look before repeating (operation {plan.op.ids[0]})") from error
             except Throttled as error:
                 if runtime.monotonic() + error.until - runtime.now() > give_up:
-                    raise self._unresolved(plan, error) if unsure else error
+                    if unsure:
+                        raise self._unresolved(plan, error) from error
+                    raise
                 runtime.sleep(max(0.0, error.until - runtime.now()))
             except (Unavailable, TooLarge, Denied) as error:
                 if unsure:
@@ -374,9 +376,7 @@ class Transactor:
         assert plan.op is not None
         if head is None:
             raise HeadRegressed(f"the space {space!r} vanished during a commit: run 'ghcoord doctor'")
-        return find_operation(
-            self.store, head, frozenset(plan.op.ids), until=plan.expected[space], above=plan.floor
-        )
+        return find_operation(self.store, head, frozenset(plan.op.ids), until=plan.expected[space], above=plan.floor)
 
 
 def _summary(events: list[str], ops: list[str]) -> str:

@@ -20,7 +20,7 @@ class Overlay:
         self.files: dict[str, bytes | None] = {}
         self._names: dict[str, set[str]] = {}
 
-    def set(self, path: str, content: bytes | None) -> None:
+    def put(self, path: str, content: bytes | None) -> None:
         if path not in self.files:
             rest = path
             while rest:
@@ -54,7 +54,7 @@ class SpaceView:
     def write(self, path: str, content: bytes | None) -> None:
         if self.read(path) == content:
             return
-        self.own.set(path, content)
+        self.own.put(path, content)
 
     def names(self, path: str) -> list[str]:
         """Names directly below ``path``, sorted.
@@ -74,7 +74,7 @@ class SpaceView:
     def keep(self) -> None:
         """Merge this transaction's changes into the batch's."""
         for path, content in self.own.files.items():
-            self._batch.set(path, content)
+            self._batch.put(path, content)
 
 
 class Tx:
@@ -136,6 +136,8 @@ class Tx:
         known = {key: value for key, value in fields.items() if value is not None}
         line = json.dumps({"at": round(self.now, 3), "kind": kind, **known}, ensure_ascii=True)
         if len(line) > MAX_EVENT:
-            ids = {k: v for k, v in known.items() if isinstance(v, int | float) or (isinstance(v, str) and len(v) < 200)}
+            ids = {
+                k: v for k, v in known.items() if isinstance(v, int | float) or (isinstance(v, str) and len(v) < 200)
+            }
             line = json.dumps({"at": round(self.now, 3), "kind": kind, **ids, "cut": True}, ensure_ascii=True)
         self._view(space).events.append(line)
