@@ -20,6 +20,9 @@ PREFETCH_BELOW = 1.0
 PREFETCH_MAX = 64
 """Tasks leased ahead at most."""
 
+TIMEOUT_SLACK = 5.0
+"""Seconds past timeout and grace after which the worker itself reports a task that did not stop."""
+
 PREFETCH_SECONDS = 0.25
 """Seconds of work that is leased ahead: what a commit and a poll may take."""
 
@@ -152,7 +155,7 @@ class Slots:
 
         Their slot stays taken until they return.
         """
-        slack = self._grace + 5.0
+        slack = self._grace + TIMEOUT_SLACK
         with self._lock:
             late = [one for one in self._running.values() if one.overdue(slack) and not one.reported]
             for one in late:

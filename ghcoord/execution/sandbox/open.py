@@ -184,8 +184,11 @@ def run_canaries(sandbox: Sandbox, runtime: Runtime) -> tuple[set[str], bool]:
             breaches.add("host-loopback")
         if (outside / "escaped").exists():
             breaches.add("outside-write")
-        if not (workspace / "written-inside").exists():
+        written = workspace / "written-inside"
+        if not written.exists():
             breaches.add("workspace-not-writable")
+        elif written.stat().st_uid == 0:
+            breaches.add("runs-as-root")
         if said.get("daemon") != "started" or done.leftover or _survives(marker):
             breaches.add("surviving-daemon")
         return breaches, python
