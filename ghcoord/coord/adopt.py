@@ -15,13 +15,11 @@ from ghcoord.coord import layout, queue
 from ghcoord.coord.context import FENCE_TABLE, KEY_TABLE, LOCK_TABLE, TASK_TABLE, WORKER_TABLE
 from ghcoord.coord.layout import FLEET, namespace_of
 from ghcoord.coord.table import Table
-from ghcoord.errors import Corrupt, GhcoordError, NewerSchema
-from ghcoord.model.codec import Record, decode, to_json
+from ghcoord.errors import Corrupt, NewerSchema
+from ghcoord.model.codec import to_json
 from ghcoord.store.base import ROOT_RECORD
 from ghcoord.store.snapshot import Snapshot, diff
 from ghcoord.store.tx import Tx
-
-_NAME_FIELDS = {TASK_TABLE: "id", WORKER_TABLE: "id", LOCK_TABLE: "name", KEY_TABLE: "key", FENCE_TABLE: "lock"}
 
 
 def tables_of(space: str) -> list[Table[Any]]:
@@ -36,19 +34,6 @@ def tables_of(space: str) -> list[Table[Any]]:
 def table_at(space: str, path: str) -> Table[Any] | None:
     """The table that the record at ``path`` belongs to."""
     return next((table for table in tables_of(space) if path.startswith(table.folder + "/")), None)
-
-
-def check_record(table: Table[Any], space: str, path: str, data: bytes) -> Record:
-    """The record at ``path``; raises ``Corrupt`` when it is broken or lies where its name does not belong."""
-    record: Record = decode(table.kind, data, f"{space}:{path}")
-    name = str(getattr(record, _NAME_FIELDS[table]))
-    try:
-        right = table.path(name)
-    except GhcoordError as error:
-        raise Corrupt(f"{space}:{path}: {error}") from None
-    if right != path:
-        raise Corrupt(f"{space}:{path} names itself {name!r}, whose place is {right}")
-    return record
 
 
 def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
@@ -69,7 +54,7 @@ def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
             tx.event(space, "record deleted by hand", path=path)
             continue
         try:
-            check_record(table, space, path, data)
+            table.decode(data, space, path)
             tx.event(space, "record edited by hand", path=path)
         except (Corrupt, NewerSchema) as reason:
             _set_aside(tx, space, path, data, base.read(path), reason.message)
@@ -112,7 +97,7 @@ def broken_records(snapshot: Snapshot) -> list[dict[str, Any]]:
     for table in tables_of(snapshot.space):
         for path, _ in snapshot.walk(table.folder):
             try:
-                check_record(table, snapshot.space, path, snapshot.read(path) or b"")
+                table.decode(snapshot.read(path) or b"", snapshot.space, path)
             except (Corrupt, NewerSchema) as reason:
                 found.append({"space": snapshot.space, "path": path, "reason": reason.message})
     return found

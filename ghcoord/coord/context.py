@@ -22,11 +22,11 @@ from ghcoord.store.tx import Tx
 
 T = TypeVar("T")
 
-TASK_TABLE = Table(Task, layout.TASKS, layout.task_path)
-WORKER_TABLE = Table(Worker, layout.WORKERS, layout.worker_path)
-LOCK_TABLE = Table(Lock, layout.LOCK_RECORDS, layout.lock_path)
-KEY_TABLE = Table(MemoryEntry, layout.KEYS, layout.key_path)
-FENCE_TABLE = Table(Fence, layout.FENCES, layout.fence_path)
+TASK_TABLE = Table(Task, layout.TASKS, layout.task_path, "id")
+WORKER_TABLE = Table(Worker, layout.WORKERS, layout.worker_path, "id")
+LOCK_TABLE = Table(Lock, layout.LOCK_RECORDS, layout.lock_path, "name")
+KEY_TABLE = Table(MemoryEntry, layout.KEYS, layout.key_path, "key")
+FENCE_TABLE = Table(Fence, layout.FENCES, layout.fence_path, "lock")
 
 
 @dataclass(frozen=True, slots=True)

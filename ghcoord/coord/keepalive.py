@@ -7,6 +7,7 @@ gives up at two thirds, before anybody else may take over.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -47,7 +48,8 @@ class Keepalive:
         self._acknowledged = runtime.monotonic() if granted_at is None else granted_at
         self._stopped = runtime.event()
         self._lost = runtime.event()
-        self._thread: Thread | None = None
+        self._mutex = threading.Lock()
+        self._threads: list[Thread] = []
         self._name = name
 
     @property
@@ -58,38 +60,59 @@ class Keepalive:
         )
 
     def start(self) -> None:
-        self._thread = self._runtime.spawn(self._run, f"ghcoord-renew-{self._name}")
+        """Begin to renew, and to watch apart from it: a renewal may hang for longer than the lease."""
+        self._threads = [
+            self._runtime.spawn(self._renew_until_stopped, f"ghcoord-renew-{self._name}"),
+            self._runtime.spawn(self._watch, f"ghcoord-watch-{self._name}"),
+        ]
 
     def stop(self) -> None:
         """Stop renewing; the lease is not released."""
         self._stopped.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5.0)
+        for thread in self._threads:
+            thread.join(timeout=5.0)
 
-    def _run(self) -> None:
+    def _due(self) -> float:
+        """Seconds until the next renewal."""
+        return max(0.0, self._acknowledged + self._ttl * RENEW_AT - self._runtime.monotonic())
+
+    def _renew_until_stopped(self) -> None:
         runtime = self._runtime
         retry = max(0.05, self._ttl * RENEW_AT / 4)
-        wait = max(0.0, self._acknowledged + self._ttl * RENEW_AT - runtime.monotonic())
-        while not self._stopped.wait(min(wait, self._ttl * RENEW_AT / 2)):
-            if runtime.monotonic() - self._acknowledged > self._ttl * GIVE_UP_AT:
-                break
-            if runtime.monotonic() < self._acknowledged + self._ttl * RENEW_AT:
-                wait = self._acknowledged + self._ttl * RENEW_AT - runtime.monotonic()
+        wait = self._due()
+        while not self._stopped.wait(min(wait, self._ttl * RENEW_AT / 2)) and not self._lost.is_set():
+            if self._due() > 0:
+                wait = self._due()
                 continue
             sent = runtime.monotonic()
             try:
                 self._renew()
             except LOST:
-                break
+                self._lose()
+                return
             except GhcoordError:
                 wait = retry
             else:
                 self._acknowledged = sent
-                wait = self._ttl * RENEW_AT
-        else:
-            return
-        self._lost.set()
-        if self._on_lost is not None:
+                wait = self._due()
+
+    def _watch(self) -> None:
+        """Call the lease lost in time, whatever the renewing thread is waiting for."""
+        limit = self._ttl * GIVE_UP_AT
+        while True:
+            left = self._acknowledged + limit - self._runtime.monotonic()
+            if left <= 0:
+                self._lose()
+                return
+            if self._stopped.wait(min(left, limit / 4)) or self._lost.is_set():
+                return
+
+    def _lose(self) -> None:
+        with self._mutex:
+            first = not self._lost.is_set() and not self._stopped.is_set()
+            if first:
+                self._lost.set()
+        if first and self._on_lost is not None:
             self._on_lost()
 
 

@@ -85,8 +85,8 @@ def ready_class(tool: str) -> str:
 
 
 def _sequenced(folder: str, sequence: int, task_id: str) -> str:
-    """``folder/aaaaaa/bbb/ccc-id``: at most 1,024 names a level, sorted by sequence."""
-    return f"{folder}/{sequence >> 20:06x}/{sequence >> 10 & 1023:03x}/{sequence & 1023:03x}-{task_id}"
+    """``folder/aaaaaa/bb/cc-id``, sorted by sequence: 256 names a level keep what a transaction rewrites small."""
+    return f"{folder}/{sequence >> 16:06x}/{sequence >> 8 & 255:02x}/{sequence & 255:02x}-{task_id}"
 
 
 def index_path(task: Task) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import builtins
+import threading
 from typing import NamedTuple
 
 from ghcoord.coord import queue
 from ghcoord.coord.context import WORKER_TABLE, Context
-from ghcoord.coord.layout import FLEET, LEASED, LOCKS
+from ghcoord.coord.layout import FLEET, LEASED, LOCKS, WORKERS
 from ghcoord.coord.locks import release_all_of
 from ghcoord.errors import NotFound, UsageError
 from ghcoord.ids import decode_component
 from ghcoord.model.lease import Judge
 from ghcoord.model.worker import Worker, WorkerStatus, worker_key
+from ghcoord.store.base import Entry
+from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Tx
 
 STALE_AFTER = 300.0
@@ -32,6 +35,8 @@ class Recovery:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._mutex = threading.Lock()
+        self._known: tuple[Entry | None, dict[str, Worker]] | None = None
 
     def _scan(self) -> builtins.list[Worker]:
         found = WORKER_TABLE.scan(self._context.snapshot(FLEET))
@@ -144,7 +149,7 @@ class Recovery:
         """
         context = self._context
         snapshot = context.snapshot(FLEET)
-        workers = {worker.id: worker for worker in WORKER_TABLE.scan(snapshot)}
+        workers = self._records(snapshot)
         alive = [worker for worker in workers.values() if worker.alive]
         context.observer.look([(worker_key(w.id), w.lease) for w in alive], complete=worker_key(""))
         judge = context.observer.judge()
@@ -154,6 +159,14 @@ class Recovery:
         if not dead and all(name in workers and workers[name].alive for name in holders):
             return {}
         return self.recover_dead(judge)
+
+    def _records(self, snapshot: Snapshot) -> dict[str, Worker]:
+        """All workers by id; read again only when one of them has changed."""
+        folder = snapshot.entry(WORKERS)
+        with self._mutex:
+            if self._known is None or self._known[0] != folder:
+                self._known = (folder, {worker.id: worker for worker in WORKER_TABLE.scan(snapshot)})
+            return self._known[1]
 
     def sweep(self) -> int:
         """Remove workers that have been offline for five minutes; returns how many."""

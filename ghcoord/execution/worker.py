@@ -97,6 +97,7 @@ class WorkerDaemon:
         self._labels = dict(labels or {})
         self._log = log or (lambda level, text: None)
         self._wake = self._runtime.event()
+        self._ended = self._runtime.event()
         self._draining = False
         self._cancelling = False
         self._lost: Reply | None = None
@@ -160,6 +161,7 @@ class WorkerDaemon:
         started = runtime.monotonic()
         commits = self.hub.commits
         self._register()
+        watchdog = runtime.spawn(self._guard_lease, f"ghcoord-lease-{self.worker_id}")
         try:
             while True:
                 if self._max_runtime is not None and runtime.monotonic() - started >= self._max_runtime:
@@ -174,12 +176,13 @@ class WorkerDaemon:
                 except GhcoordError as error:
                     self._log("error", str(error))
                     pause = min(ERROR_BACKOFF, self._ttl / 6)
-                self._guard_lease()
                 self._wake.wait(pause)
                 if self._wake.is_set():
                     self._wake.clear()
                     runtime.sleep(LINGER)
         finally:
+            self._ended.set()
+            watchdog.join(timeout=5.0)
             self.summary.commits = self.hub.commits - commits
             self._close()
         return self.summary
@@ -339,10 +342,18 @@ class WorkerDaemon:
         return self._slots.idle
 
     def _guard_lease(self) -> None:
-        """Stop what runs when the lease was not renewed in time: others may take it over soon."""
-        if self._runtime.monotonic() - self._acknowledged > self._ttl * GIVE_UP_AT and self._slots.running:
-            self._log("warn", "the lease could not be renewed in time: stopping what runs")
-            self._slots.stop_all("its worker could not renew its lease")
+        """Stop what runs when the lease was not renewed in time: others may take it over soon.
+
+        In a thread of its own, because the loop may wait for the hub for longer than the lease.
+        """
+        limit = self._ttl * GIVE_UP_AT
+        while True:
+            left = self._acknowledged + limit - self._runtime.monotonic()
+            if left <= 0 and self._slots.running:
+                self._log("warn", "the lease could not be renewed in time: stopping what runs")
+                self._slots.stop_all("its worker could not renew its lease")
+            if self._ended.wait(min(left, limit / 4) if left > 0 else limit / 8):
+                return
 
     def _handle_loss(self, reply: Reply) -> None:
         self._log("warn", reply.lost)

@@ -66,6 +66,12 @@ class RetryingStore(WrappedStore):
         self._patience = patience
 
     def _call(self, run: Callable[[], T]) -> T:
+        try:
+            return run()
+        except Unavailable:
+            return self._again(run)
+
+    def _again(self, run: Callable[[], T]) -> T:
         runtime = self._runtime
         deadline = runtime.monotonic() + self._patience
         # One object a call: a Retrying keeps state and is not made for threads.
