@@ -90,7 +90,7 @@ def encode_component(name: str) -> str:
     Lower-case letters, digits, ``_`` and ``-`` stay; an upper-case ASCII letter
     becomes ``!`` and the small one; a dot stays inside the name; everything
     else is percent-encoded.  What would be longer than 180 characters is cut
-    and ends in ``%~`` and a digest: such a component is decoded from its record.
+    and ends in ``%-`` and a digest: such a component is decoded from its record.
     """
     out: list[str] = []
     last = len(name) - 1
@@ -107,28 +107,33 @@ def encode_component(name: str) -> str:
     if len(encoded) > _MAX_COMPONENT:
         digest = hashlib.sha256(name.encode()).hexdigest()[:32]
         cut = re.sub(r"(%.?|!)$", "", encoded[: _MAX_COMPONENT - 34])
-        return f"{cut}%~{digest}"
+        return f"{cut}%-{digest}"
     return encoded
 
 
 def decode_component(component: str) -> str | None:
-    """The name behind an encoded component; ``None`` where only its record knows it."""
-    if "%~" in component:
-        return None
+    """The name behind an encoded component.
+
+    ``None`` where only its record knows it, and for what :func:`encode_component` never makes.
+    """
     raw = bytearray()
     at = 0
-    while at < len(component):
-        char = component[at]
-        if char == "%":
-            raw += bytes.fromhex(component[at + 1 : at + 3])
-            at += 3
-        elif char == "!":
-            raw += component[at + 1].upper().encode()
-            at += 2
-        else:
-            raw += char.encode()
-            at += 1
-    return raw.decode(errors="replace")
+    try:
+        while at < len(component):
+            char = component[at]
+            if char == "%":
+                raw += bytes.fromhex(component[at + 1 : at + 3])
+                at += 3
+            elif char == "!":
+                raw += component[at + 1].upper().encode()
+                at += 2
+            else:
+                raw += char.encode()
+                at += 1
+        name = raw.decode()
+    except (ValueError, IndexError):
+        return None
+    return name if name and encode_component(name) == component else None
 
 
 def fan_out(name: str) -> tuple[str, str]:

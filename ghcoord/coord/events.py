@@ -13,7 +13,7 @@ from ghcoord.coord.tick import RENEWED
 from ghcoord.errors import Corrupt
 from ghcoord.model.codec import stamp
 from ghcoord.store.heads import walk
-from ghcoord.store.message import read_events
+from ghcoord.store.message import read_events, read_summary
 
 WALK_LIMIT = 500
 """Commits of one space that a look at recent events reads at most."""
@@ -26,6 +26,25 @@ class Event(NamedTuple):
     space: str
     kind: str
     fields: dict[str, Any]
+
+
+class Commit(NamedTuple):
+    """A commit of the hub's own history; ``summary`` is its line for people."""
+
+    oid: str
+    summary: str
+
+
+def log(context: Context, space: str) -> Iterator[Commit]:
+    """The commits of ``space``, newest first, as far as its history goes back."""
+    head = context.snapshot(space).head
+    if head is None:
+        return
+    try:
+        for info, _ in walk(context.transactor.store, head):
+            yield Commit(info.oid, read_summary(info.message))
+    except Corrupt:
+        return  # history ends where it was cut
 
 
 def _of_space(context: Context, space: str) -> Iterator[Event]:

@@ -17,6 +17,8 @@ LOCKS = "locks"
 META = "meta"
 MEMORY_PREFIX = "memory/"
 DEFAULT_NAMESPACE = "global"
+MAX_NAMESPACE = 60
+"""Longest namespace in characters; one whose ref component would not be reversible is too long as well."""
 
 HUB_RECORD = "hub.json"
 README = "README.md"
@@ -42,9 +44,10 @@ RECORD_FOLDERS = {FLEET: (TASKS, WORKERS), LOCKS: (LOCK_RECORDS,), META: ()}
 def memory_space(namespace: str) -> str:
     """The space of a namespace. Raises ``InvalidName`` for what cannot be one ref component."""
     name = check_name(namespace, "namespace")
-    if len(name) > 60:
-        raise InvalidName(f"the namespace has {len(name)} characters: at most 60 are accepted")
-    return MEMORY_PREFIX + encode_component(name)
+    component = encode_component(name)
+    if len(name) > MAX_NAMESPACE or decode_component(component) != name:
+        raise InvalidName(f"the namespace is too long: at most {MAX_NAMESPACE} plain characters are accepted")
+    return MEMORY_PREFIX + component
 
 
 def namespace_of(space: str) -> str | None:

@@ -14,7 +14,7 @@ from ghcoord.coord import layout, queue
 from ghcoord.coord.context import TASK_TABLE, Context
 from ghcoord.coord.layout import FLEET
 from ghcoord.errors import Corrupt, NewerSchema, NotFound, TaskFailed, UsageError
-from ghcoord.ids import check_id, check_name, new_task_id
+from ghcoord.ids import check_id, check_name, decode_component, new_task_id
 from ghcoord.model import task as model
 from ghcoord.model.codec import check_value, stamp
 from ghcoord.model.task import ENDED, Backoff, State, Task, TaskResult
@@ -161,6 +161,14 @@ class Tasks:
         raw = self._context.snapshot(FLEET).read(layout.QUEUE_RECORD)
         counts = queue.read_counts(raw)["counts"]
         return {str(state): counts.get(state, 0) for state in State}
+
+    def queued_by_tool(self) -> dict[str, int]:
+        """How many tasks of each tool are queued, from the index: no record is read."""
+        found: dict[str, int] = {}
+        for path, _ in self._context.snapshot(FLEET).walk(layout.READY):
+            name = path.removeprefix(layout.READY + "/").partition("/")[0]
+            found[name] = found.get(name, 0) + 1
+        return {decode_component(name) or name: count for name, count in sorted(found.items())}
 
     def result(self, task_id: str) -> TaskResult | None:
         """The result of the last attempt that had one. Raises ``NotFound``."""

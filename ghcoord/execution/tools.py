@@ -1,4 +1,8 @@
-"""The built-in tools: ``echo``, ``run.python`` and ``shell``."""
+"""The built-in tools: ``echo``, ``run.python`` and ``shell``.
+
+What the latter two start finds its task's id in ``GHCOORD_TASK_ID`` and the
+number of the attempt, from 1, in ``GHCOORD_ATTEMPT``.
+"""
 
 from __future__ import annotations
 
@@ -206,7 +210,7 @@ def _execute(
         argv,
         workspace=ctx.workspace,
         runtime=runtime,
-        env=args.get("env"),
+        env={"GHCOORD_TASK_ID": ctx.task_id, "GHCOORD_ATTEMPT": str(ctx.attempt), **args.get("env", {})},
         stdin=args["stdin"].encode() if "stdin" in args else None,
         timeout=ctx.timeout,
         grace=grace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -38,19 +39,32 @@ class Workspaces:
         """A new empty directory for an attempt."""
         path = self._own / f"{task_id}-{attempt}"
         if path.exists():
-            shutil.rmtree(path)
+            _remove(path)
         path.mkdir(mode=0o700)
         return path
 
     def remove(self, path: Path) -> None:
         """Remove an attempt's directory; what cannot be removed is left to the next start."""
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
 
     def close(self) -> None:
         """Remove everything of this process."""
-        shutil.rmtree(self._own, ignore_errors=True)
+        _remove(self._own)
 
     def _sweep(self) -> None:
         for folder in self._base.iterdir():
             if folder.name.isdigit() and not Path("/proc", folder.name).exists() and not folder.is_symlink():
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    """Remove a tree, also one whose directories a task has closed to their owner."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                below = Path(folder, name)
+                if not below.is_symlink():
+                    with contextlib.suppress(OSError):
+                        below.chmod(0o700)
+        shutil.rmtree(path, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -51,8 +52,10 @@ def encode(record: Record) -> bytes:
 
 def decode(kind: type[AnyRecord], data: bytes, path: str) -> AnyRecord:
     """The record in ``data``; raises ``Corrupt`` naming ``path`` and the defect, or ``NewerSchema``."""
+    if len(data) > MAX_RECORD:
+        raise Corrupt(f"{path} has {len(data)} bytes: a record has at most {MAX_RECORD}")
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"{path} is not JSON: {error}") from None
     if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > FORMAT:
@@ -65,11 +68,22 @@ def decode(kind: type[AnyRecord], data: bytes, path: str) -> AnyRecord:
         raise Corrupt(f"{path} is not a valid {kind.__name__.lower()}: {where}: {first['msg']}") from None
 
 
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number there")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:40]} is beyond every number")
+    return number
+
+
 def check_value(value: Any, what: str) -> Any:
     """``value`` if it is plain JSON of sane depth and size; raises ``UsageError`` or ``TooLarge``."""
     _check_depth(value, what, 0)
     try:
-        size = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+        size = len(to_json([[value]]).encode())  # indented as deep as in the records
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the {what} is not JSON: {error}") from None
     if size > MAX_RECORD - 10_000:

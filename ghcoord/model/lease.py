@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from ghcoord.errors import UsageError
@@ -23,6 +23,14 @@ Others take over after a whole ttl and a margin, so that the owner has stopped b
 """
 
 
+def after(start: datetime, seconds: float) -> datetime:
+    """``seconds`` after ``start``, at the latest the end of the calendar: people write any year into a record."""
+    try:
+        return start + timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
 class Lease(NamedTuple):
     """What an observer needs to know of a lease: it is alive while (token, renewal) changes."""
 
@@ -35,7 +43,7 @@ class Lease(NamedTuple):
     @property
     def expires_at(self) -> datetime:
         """When it ends by the hub's clock unless renewed."""
-        return self.renewed_at + timedelta(seconds=self.ttl)
+        return after(self.renewed_at, self.ttl)
 
 
 class Judge(Protocol):

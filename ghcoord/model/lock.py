@@ -63,10 +63,10 @@ def _held(lock: Lock | None, name: str, owner: str, token: int | None) -> Lock:
         if token is not None:
             raise LeaseLost(f"the lock {name!r} is no longer held under token {token}: acquire it again")
         raise NotFound(f"the lock {name!r} is not held by anyone")
-    if lock.owner != owner:
-        raise NotOwner(f"the lock {name!r} is held by {lock.owner!r}, not by {owner!r}")
     if token is not None and lock.token != token:
         raise LeaseLost(f"the lock {name!r} is now held under token {lock.token}, not {token}: acquire it again")
+    if lock.owner != owner:
+        raise NotOwner(f"the lock {name!r} is held by {lock.owner!r}, not by {owner!r}")
     return lock
 
 

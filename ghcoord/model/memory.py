@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from pydantic import AwareDatetime, Field
 
 from ghcoord.errors import FenceRefused, RevisionMismatch
 from ghcoord.model.codec import Record
+from ghcoord.model.lease import after
 from ghcoord.model.lock import Lock
 
 
@@ -25,7 +26,7 @@ class MemoryEntry(Record):
     @property
     def expires_at(self) -> datetime | None:
         """When it ends by the hub's clock; a key with a ttl is no mutex."""
-        return None if self.ttl is None else self.updated_at + timedelta(seconds=self.ttl)
+        return None if self.ttl is None else after(self.updated_at, self.ttl)
 
     def expired(self, now: float) -> bool:
         """Whether its time is over at the hub's time ``now``."""

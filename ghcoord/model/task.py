@@ -71,7 +71,10 @@ class _Part(BaseModel):
 
 
 class TaskResult(_Part):
-    """How an attempt ended. ``output`` is stdout or the tool's text, ``error`` the message, ``data`` the tool's fields."""
+    """How an attempt ended.
+
+    ``output`` is stdout or the tool's text, ``error`` the message, ``data`` the tool's own fields.
+    """
 
     success: bool
     output: str = ""
@@ -87,7 +90,7 @@ class TaskResult(_Part):
 class TaskLease(_Part):
     """Who runs the task now; the worker's own lease is what expires."""
 
-    worker: str
+    worker: str = Field(min_length=1)
     token: int = Field(ge=1)
     attempt: int = Field(ge=1)
     at: AwareDatetime

@@ -8,6 +8,7 @@ also understands what people push and what ``git gc`` makes of it.
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -85,6 +86,11 @@ class LocalStore:
             repository = pygit2.Repository(str(self._git_dir))
             extensions = {str(entry.name).lower() for entry in repository.config}
         except (pygit2.GitError, KeyError, ValueError) as error:
+            if "owned by" in str(error):
+                raise Denied(
+                    f"{self._git_dir} belongs to another user: 'git config --global --add safe.directory "
+                    f"{self._git_dir}' says that you trust it"
+                ) from error
             raise Unsupported(f"{self._git_dir} cannot be opened as a Git repository: {error}") from error
         if "extensions.objectformat" in extensions or "extensions.refstorage" in extensions:
             raise Unsupported(f"{self._git_dir} uses SHA-256 or reftables: a hub needs an ordinary repository")
@@ -151,8 +157,8 @@ class LocalStore:
     def _consolidate(self) -> None:
         try:
             consolidate(self._packs)
-        except OSError:
-            # The commit is made and durable; merging is tried again with the next one.
+        except (OSError, ValueError, KeyError, struct.error):
+            # The commit is made and durable. Merging is tried again with the next one; 'git fsck' finds damage.
             return
 
     def server_time(self) -> float:

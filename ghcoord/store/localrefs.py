@@ -27,8 +27,11 @@ from ghcoord.store.packs import fsync_dir, write_durably
 LOCK_TIMEOUT = 20.0
 """Seconds to wait for the flock. A commit holds it for milliseconds; only a stopped process holds it longer."""
 
-GIT_LOCK_TIMEOUT = 2.0
-"""Seconds to wait for a ``<ref>.lock`` that git holds (git's own default is 0.1)."""
+GIT_LOCK_TIMEOUT = 0.25
+"""Seconds to wait for a ``<ref>.lock`` that git holds (git's own default is 0.1).
+
+Short, since the flock is held meanwhile: whoever tries again lets others in between.
+"""
 
 
 class LocalRefs:
@@ -82,6 +85,8 @@ class LocalRefs:
                 wait = min(wait * 1.5, 0.005)
             yield
         finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough if a fork has copied the descriptor
             os.close(fd)
 
     def _open_lock(self, kind: int) -> int:
@@ -104,9 +109,15 @@ class LocalRefs:
 
     def read_all(self) -> dict[str, Oid]:
         """As :meth:`read`, for a caller that already holds the flock."""
+        try:
+            return self._collect()
+        except OSError as error:
+            kind = Denied if isinstance(error, PermissionError) else Unavailable
+            raise kind(f"cannot read refs in {self._git_dir}: {error.strerror or error}") from error
+
+    def _collect(self) -> dict[str, Oid]:
         refs: dict[str, Oid] = {}
-        top = self._git_dir / self._prefix
-        for folder, _, names in os.walk(top):
+        for folder, _, names in os.walk(self._git_dir / self._prefix, onerror=_unless_missing):
             below = Path(folder).relative_to(self._git_dir).as_posix()
             for name in names:
                 if not name.endswith(".lock"):
@@ -210,12 +221,16 @@ class LocalRefs:
         own, lock = self._own_path(ref), self._lock_path(ref)
         own.unlink(missing_ok=True)
         write_durably(own, f"{content}\n".encode(), 0o644)
-        self._make_folder(lock.parent)
         deadline = self._runtime.monotonic() + GIT_LOCK_TIMEOUT
         while True:
             try:
+                self._make_folder(lock.parent)
                 os.link(own, lock)
                 return
+            except FileNotFoundError:
+                # 'git pack-refs' has just removed the folder, empty for a moment.
+                if self._runtime.monotonic() >= deadline:
+                    raise
             except FileExistsError:
                 if self._runtime.monotonic() >= deadline:
                     raise Unavailable(
@@ -280,3 +295,9 @@ class LocalRefs:
         for ref, _ in behind:
             fsync_dir((self._git_dir / ref).parent)
             self._own_path(ref).unlink(missing_ok=True)
+
+
+def _unless_missing(error: OSError) -> None:
+    """Let ``os.walk`` pass over a folder that git has just removed, and over nothing else."""
+    if not isinstance(error, FileNotFoundError):
+        raise error

@@ -7,11 +7,17 @@ with ``- {``, so no content can pass for a trailer.
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from ghcoord.store.base import Operation
 
+MAX_EVENTS = 500
+"""Event lines in one commit at most; the rest is counted."""
+
+_SUBJECTS = ("task", "lock", "worker", "key")
 SKIP_CI = "[skip ci]"
 _OP = "Ghcoord-Op: "
 _REVISION = "Ghcoord-Revision: "
@@ -61,3 +67,22 @@ def read_events(message: str) -> list[str]:
 def read_summary(message: str) -> str:
     """The line for people, without the CI mark."""
     return message.partition("\n")[0].removesuffix(SKIP_CI).rstrip()
+
+
+def summarise(events: list[str], operations: int) -> str:
+    """``task leased ×3, task succeeded``: what a commit did, for ``git log --oneline``."""
+    kinds = Counter(json.loads(line)["kind"] for line in events)
+    if not kinds:
+        return "update" if operations == 1 else f"{operations} updates"
+    if len(events) == 1:
+        only = json.loads(events[0])
+        subject = next((only[name] for name in _SUBJECTS if only.get(name)), "")
+        return f"{only['kind']} {subject}".strip()
+    return ", ".join(kind if count == 1 else f"{kind} ×{count}" for kind, count in kinds.items())
+
+
+def cap_events(events: list[str]) -> tuple[str, ...]:
+    """At most ``MAX_EVENTS`` lines, with the number of those left out."""
+    if len(events) <= MAX_EVENTS:
+        return tuple(events)
+    return (*events[:MAX_EVENTS], json.dumps({"kind": "events left out", "count": len(events) - MAX_EVENTS}))

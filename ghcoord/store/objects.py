@@ -7,6 +7,7 @@ by name, a directory as if its name ended in ``/``.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -16,6 +17,7 @@ from ghcoord.store.base import FILE_MODE, TREE_MODE, ChangeSet, CommitInfo, Entr
 Kind = Literal["commit", "tree", "blob"]
 RawObject = tuple[Kind, bytes]
 
+_SECONDS = re.compile(r"-?[0-9]{1,15}")
 AUTHOR_EMAIL = "hub@ghcoord.invalid"
 
 
@@ -39,8 +41,10 @@ def parse_tree(data: bytes) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     at = 0
     while at < len(data):
-        space = data.index(b" ", at)
-        zero = data.index(b"\0", space)
+        space = data.find(b" ", at)
+        zero = data.find(b"\0", space)
+        if space < 0 or zero < 0 or zero + 21 > len(data):
+            raise Corrupt("a tree object is damaged")
         mode = data[at:space].decode("ascii", "replace").lstrip("0")
         name = data[space + 1 : zero].decode(errors="surrogateescape")
         entries[name] = Entry(name, data[zero + 1 : zero + 21].hex(), mode)
@@ -75,7 +79,7 @@ def parse_commit(oid: Oid, data: bytes) -> CommitInfo:
             name, _, tail = rest.decode(errors="replace").rpartition(" <")
             author = name
             stamp = tail.rpartition("> ")[2].split(" ")[0]
-            when = int(stamp) if stamp.lstrip("-").isdigit() else 0
+            when = int(stamp) if _SECONDS.fullmatch(stamp) else 0
     if not tree:
         raise Corrupt(f"commit {oid} has no tree")
     return CommitInfo(oid, tree, tuple(parents), author, when, message.decode(errors="replace"))

@@ -102,11 +102,14 @@ def _assemble(entries: Mapping[Oid, bytes]) -> tuple[bytes, bytes, str]:
 
 
 def _store(folder: Path, entries: Mapping[Oid, bytes], tier: int) -> Path:
-    """Write a pack and its index durably, the index last: git finds packs by their index."""
+    """Write a pack and its index durably, the index last: git finds packs by their index.
+
+    While incomplete they have names that no git command takes for its own leftovers.
+    """
     pack, index, digest = _assemble(entries)
     stem = f"pack-g{tier}-{digest}"
     for suffix, data in ((".pack", pack), (".idx", index)):
-        temporary = folder / f"tmp_{stem}{suffix}"
+        temporary = folder / f"ghcoord-{stem}{suffix}.tmp"
         write_durably(temporary, data)
         os.rename(temporary, folder / (stem + suffix))
     fsync_dir(folder)
@@ -166,7 +169,7 @@ def consolidate(folder: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed writers left: temporary files, and packs that never got their index."""
-    for leftover in folder.glob("tmp_pack-g*"):
+    for leftover in folder.glob("ghcoord-pack-g*"):
         leftover.unlink()
     for pack in folder.glob("pack-g?-*.pack"):
         if not pack.with_suffix(".idx").exists():

@@ -14,17 +14,26 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from ghcoord.clock import Event, Runtime
-from ghcoord.errors import Conflict, Denied, HeadRegressed, OutcomeUnknown, StoreError, Throttled, TooLarge, Unavailable
+from ghcoord.errors import (
+    Conflict,
+    Denied,
+    HeadRegressed,
+    OutcomeUnknown,
+    StoreError,
+    Throttled,
+    TooLarge,
+    Unavailable,
+    Unsupported,
+)
 from ghcoord.ids import new_op_id
 from ghcoord.store.base import ROOT_RECORD, ChangeSet, Oid, Operation, Store
 from ghcoord.store.heads import HeadGuard, Mark, find_operation, revision_of, stamped_base
-from ghcoord.store.message import read_stamp
+from ghcoord.store.message import cap_events, read_stamp, summarise
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Overlay, SpaceView, Tx
 
@@ -35,9 +44,6 @@ SCHEMA = 1
 
 MAX_BATCH = 1000
 """Transactions in one commit at most."""
-
-MAX_EVENTS = 500
-"""Event lines in one commit at most; the rest is counted."""
 
 RESEND_LIMIT = 1800.0
 """Seconds after which an unanswered request is not sent again: history may be squashed after an hour."""
@@ -107,8 +113,11 @@ class Transactor:
         and ``OutcomeUnknown`` when it could not be found out whether it was.
         """
         runtime = self.runtime
+        touched = frozenset(spaces)
+        if not touched:
+            raise Unsupported("a transaction needs at least one space")
         own: _Pending[T] = _Pending(
-            spaces=frozenset(spaces),
+            spaces=touched,
             run=run,
             op=new_op_id(runtime.randbits),
             deadline=runtime.monotonic() + timeout,
@@ -280,8 +289,8 @@ class Transactor:
             revision=revision,
             time=int(now),
             actor=self.actor,
-            summaries={space: _summary(events[space], ops) for space in plan.changes},
-            events={space: _capped(events[space]) for space in plan.changes},
+            summaries={space: summarise(events[space], len(ops)) for space in plan.changes},
+            events={space: cap_events(events[space]) for space in plan.changes},
         )
         return plan
 
@@ -377,22 +386,3 @@ class Transactor:
         if head is None:
             raise HeadRegressed(f"the space {space!r} vanished during a commit: run 'ghcoord doctor'")
         return find_operation(self.store, head, frozenset(plan.op.ids), until=plan.expected[space], above=plan.floor)
-
-
-def _summary(events: list[str], ops: list[str]) -> str:
-    """``task leased ×3, task succeeded``: what a commit did, for ``git log --oneline``."""
-    kinds = Counter(json.loads(line)["kind"] for line in events)
-    if not kinds:
-        return "update" if len(ops) == 1 else f"{len(ops)} updates"
-    if len(events) == 1:
-        only = json.loads(events[0])
-        subject = only.get("task") or only.get("lock") or only.get("worker") or only.get("key") or ""
-        return f"{only['kind']} {subject}".strip()
-    return ", ".join(kind if count == 1 else f"{kind} ×{count}" for kind, count in kinds.items())
-
-
-def _capped(events: list[str]) -> tuple[str, ...]:
-    if len(events) <= MAX_EVENTS:
-        return tuple(events)
-    left_out = json.dumps({"kind": "events left out", "count": len(events) - MAX_EVENTS})
-    return (*events[:MAX_EVENTS], left_out)

@@ -51,6 +51,13 @@ class SpaceView:
                 return overlay.files[path]
         return self.snapshot.read(path)
 
+    def is_file(self, path: str) -> bool:
+        for overlay in (self.own, self._batch):
+            if path in overlay.files:
+                return overlay.files[path] is not None
+        found = self.snapshot.entry(path)
+        return found is not None and found.is_file
+
     def write(self, path: str, content: bytes | None) -> None:
         if self.read(path) == content:
             return
@@ -126,7 +133,7 @@ class Tx:
         view = self._view(space)
         for name in view.names(path):
             full = f"{path}/{name}" if path else name
-            if view.read(full) is not None:
+            if view.is_file(full):
                 yield full
             else:
                 yield from self.walk(space, full)

@@ -92,7 +92,7 @@ class TransactContract:
             for _ in range(6):
                 seen.append(transactors[number % 2].transact(["fleet"], increment))
 
-        in_threads(*(lambda number=number: work(number) for number in range(6)))  # type: ignore[misc]
+        in_threads(*(lambda number=number: work(number) for number in range(6)))
         assert list(range(1, 37)) == sorted(seen)
         assert 36 == value_of(hub.open())
         hub.check()
@@ -170,7 +170,13 @@ class TransactContract:
         assert ["good"] == finished
         held.clear()
         release.clear()
-        in_threads(lambda: finished.extend(str(r) for r in batch(transactor, [increment, bad])), self_check(held, release, finished))
+
+        def observe_both() -> None:
+            assert held.wait(20)
+            assert ["good"] == finished
+            release.set()
+
+        in_threads(lambda: finished.extend(map(str, batch(transactor, [increment, bad]))), observe_both)
         assert ["good", "2", "no"] == finished
 
     def test_a_lost_reply_is_applied_once(self, hub: HubUnderTest) -> None:
@@ -315,14 +321,3 @@ def foreign(hub: HubUnderTest, store: Store, space: str, changes: ChangeSet) -> 
     """Commit as a person does: without operation ids."""
     head = store.heads().get(space)
     return store.commit({space: head}, {space: changes}, replace(hub.op(), ids=()))[space]
-
-
-def self_check(held: threading.Event, release: threading.Event, finished: list[str]) -> Callable[[], None]:
-    """Lets a held commit go after seeing that nothing has finished since."""
-
-    def run() -> None:
-        assert held.wait(20)
-        assert ["good"] == finished
-        release.set()
-
-    return run
