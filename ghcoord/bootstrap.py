@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ghcoord.clock import Runtime, SystemRuntime
 from ghcoord.config import Settings, load_settings
@@ -60,8 +60,13 @@ def locate(url: str | Path | None, settings: Settings) -> str:
     return where
 
 
-def create(url: str | Path, settings: Settings | None = None, *, actor: str | None = None) -> tuple[Hub, bool]:
-    """Make a hub at ``url``, or open the one there; the second value says whether it is new."""
+def create(
+    url: str | Path, settings: Settings | None = None, *, actor: str | None = None, state: Path | None = None
+) -> tuple[Hub, bool]:
+    """Make a hub at ``url``, or open the one there; the second value says whether it is new.
+
+    ``state`` is the folder for what this user's processes remember of it (default: below the user's home).
+    """
     chosen = settings or load_settings(Path.cwd())
     path = local_path(str(url))
     runtime = SystemRuntime()
@@ -69,8 +74,42 @@ def create(url: str | Path, settings: Settings | None = None, *, actor: str | No
         from ghcoord.store.local import create_repository
 
         create_repository(path, chosen.prefix + FLEET)
-    hub = open_hub(open_store(str(url), runtime, chosen.prefix), runtime, chosen, actor=actor, make=True)
+    hub = open_hub(open_store(str(url), runtime, chosen.prefix), runtime, chosen, actor=actor, state=state, make=True)
     return hub, hub.created
+
+
+class FolderState(NamedTuple):
+    """What a look at a local hub's folder found: where this user may not write, and ``*.lock`` files with their age.
+
+    Git holds a lock file for milliseconds: one that is seconds old was left by
+    a killed git command.  Those of a killed ghcoord are not among them, since
+    the next write removes them.
+    """
+
+    unwritable: list[Path]
+    leftover_locks: list[tuple[Path, float]]
+
+
+def inspect_folder(url: str, older_than: float = 10.0) -> FolderState:
+    """Look at the folder of the hub at ``url`` without opening it; ``older_than`` in seconds. Raises ``NotFound``."""
+    path = local_path(url)
+    if path is None:
+        return FolderState([], [])
+    from ghcoord.store.local import find_git_dir
+
+    git_dir = find_git_dir(path)
+    needed = (git_dir, git_dir / "objects", git_dir / "objects" / "pack", git_dir / "refs", git_dir / "ghcoord")
+    now = SystemRuntime().now()
+    own = {file.stat().st_ino for file in (git_dir / "ghcoord").glob("ref-*")}
+    locks = []
+    for file in sorted([*git_dir.glob("*.lock"), *(git_dir / "refs").rglob("*.lock")]):
+        try:
+            state = file.stat()
+        except OSError:
+            continue
+        if state.st_ino not in own and now - state.st_mtime > older_than:
+            locks.append((file, now - state.st_mtime))
+    return FolderState([folder for folder in needed if folder.exists() and not os.access(folder, os.W_OK)], locks)
 
 
 def open_hub(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ class Settings:
 
 
 _DURATIONS = {"ttl", "poll", "grace"}
+_TABLES: dict[str, type[Any]] = {"locks": LockSettings, "worker": WorkerSettings}
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
@@ -51,15 +53,17 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"{where}{key} is not a setting: one of {', '.join(sorted(known))}")
-        if isinstance(value, dict):
-            part = {"locks": LockSettings, "worker": WorkerSettings}.get(key)
-            if part is None:
-                raise UsageError(f"{where}{key} is not a table")
+        part = _TABLES.get(key) if kind is Settings else None
+        if part is not None or isinstance(value, dict):
+            if part is None or not isinstance(value, dict):
+                raise UsageError(f"{where}{key} is {'not a' if part is None else 'a'} table")
             values[key] = _build(part, value, f"{where}{key}.")
         elif key in _DURATIONS:
             if isinstance(value, bool) or not isinstance(value, int | float | str):
                 raise UsageError(f'{where}{key} is not a duration: write 90, "90s", "5m" or "1h30m"')
             values[key] = parse_duration(value)
+            if key == "poll" and not values[key]:
+                raise UsageError(f"{where}{key} must be more than 0")
         elif key == "slots":
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 10_000:
                 raise UsageError(f"{where}{key} must be a whole number from 1 to 10,000")
@@ -90,13 +94,17 @@ def load_settings(folder: Path) -> Settings:
     """
     for place in (folder, *folder.parents):
         file = place / CONFIG_FILE
-        if file.is_file():
+        if os.path.isfile(file):  # unlike Path.is_file, False where a folder above may not be read
             try:
                 settings = parse_settings(file.read_text(), str(file))
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"cannot read {file}: {error}") from None
-            hub = settings.hub
-            if hub is not None and "://" not in hub and hub != "memory:" and not Path(hub).is_absolute():
-                settings = replace(settings, hub=str(place / hub))
+            if settings.hub is not None and _is_relative_path(settings.hub):
+                settings = replace(settings, hub=str(place / settings.hub))
             return settings
     return Settings()
+
+
+def _is_relative_path(hub: str) -> bool:
+    elsewhere = "://" in hub or hub == "memory:" or hub.startswith(("~", "git@", "github:"))
+    return not elsewhere and not Path(hub).is_absolute()

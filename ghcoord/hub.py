@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -11,17 +11,21 @@ from ghcoord.clock import Runtime
 from ghcoord.config import Settings
 from ghcoord.coord import adopt, events, layout
 from ghcoord.coord.context import Context
+from ghcoord.coord.events import Commit
 from ghcoord.coord.locks import Locks
 from ghcoord.coord.memory import Memory
 from ghcoord.coord.observer import Observer
-from ghcoord.coord.tasks import Tasks
+from ghcoord.coord.tasks import Submission, Tasks
 from ghcoord.coord.tick import Beat, Reply, beat
 from ghcoord.coord.workers import Machine, Workers
 from ghcoord.errors import HeadRegressed
 from ghcoord.model.codec import stamp
 from ghcoord.model.tool import ToolRegistry
+from ghcoord.model.worker import Capabilities
 from ghcoord.store.heads import Mark, revision_of
 from ghcoord.store.transact import Transactor
+
+__all__ = ["Capabilities", "Hub", "Submission"]
 
 
 class Hub:
@@ -112,6 +116,10 @@ class Hub:
     def events(self, limit: int = 20, *, task: str | None = None) -> list[events.Event]:
         """What happened lately, newest first; of one ``task`` if given."""
         return events.recent(self._context, limit, task=task)
+
+    def log(self, space: str = layout.FLEET) -> Iterator[Commit]:
+        """The commits of a space, newest first: what ``git log`` shows of its branch."""
+        return events.log(self._context, space)
 
     def beat(self, request: Beat, timeout: float = 30.0) -> Reply:
         """One tick of a worker daemon."""

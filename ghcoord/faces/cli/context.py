@@ -52,8 +52,13 @@ def invocation() -> Invocation:
 def settings() -> Settings:
     """The nearest ``ghcoord.toml``, or the defaults. Raises ``UsageError`` naming what is wrong in it."""
     from ghcoord.config import load_settings
+    from ghcoord.errors import UsageError
 
-    return load_settings(Path.cwd())
+    try:
+        folder = Path.cwd()
+    except OSError as error:
+        raise UsageError(f"the present folder cannot be used ({error.strerror}): change to another one") from None
+    return load_settings(folder)
 
 
 def hub_url() -> str:
@@ -61,6 +66,12 @@ def hub_url() -> str:
     from ghcoord.bootstrap import locate
 
     return locate(_current.hub, settings())
+
+
+def portable_hub_url() -> str:
+    """As :func:`hub_url`, valid in any working directory: for child processes."""
+    url = hub_url()
+    return url if "://" in url or url == "memory:" else str(Path(url).expanduser().absolute())
 
 
 @contextmanager

@@ -105,21 +105,38 @@ def table(
     if not found:
         print(empty)
         return
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    for header in headers:
+    screen = console()
+    natural = [max(cell_len(text) for text in column) for column in zip(headers, *found, strict=True)]
+    drawn = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for header, width in zip(headers, fit(natural, [name in keep for name in headers], screen.width), strict=True):
         whole = header in keep
         drawn.add_column(
             header,
             justify="right" if header in right else "left",
+            width=width,
             no_wrap=not whole,
             overflow="fold" if whole else "ellipsis",
         )
     for row in found:
         drawn.add_row(*[Text(cell, style=_STYLES.get(cell, "")) for cell in row])
-    console().print(drawn)
+    screen.print(drawn)
+
+
+def fit(natural: Sequence[int], keep: Sequence[bool], total: int, gap: int = 2) -> list[int]:
+    """Widths of columns that fit ``total`` with ``gap`` between them.
+
+    The widest column gives way first, those to ``keep`` only when the others are down to ten.
+    """
+    widths = list(natural)
+    room = max(total - gap * (len(widths) - 1), len(widths))
+    while sum(widths) > room:
+        at = max(range(len(widths)), key=lambda i: (not keep[i] and widths[i] > 10, widths[i]))
+        widths[at] -= 1
+    return widths
 
 
 _STYLES = {

@@ -1,0 +1,175 @@
+"""What ``ghcoord doctor`` looks at."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ghcoord.errors import GhcoordError
+from ghcoord.faces.cli.context import open_hub
+from ghcoord.units import format_duration
+
+if TYPE_CHECKING:
+    from ghcoord.hub import Hub
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found. ``level`` is ``ok``, ``warning``, or ``error`` when the hub cannot be used."""
+
+    check: str
+    level: str
+    message: str
+    fix: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def view(self) -> dict[str, Any]:
+        """Stable keys for ``--json``."""
+        return {
+            "check": self.check,
+            "level": self.level,
+            "message": self.message,
+            "fix": self.fix,
+            "details": self.details,
+        }
+
+
+def examine(url: str) -> list[Finding]:
+    """All findings about the hub at ``url`` and this machine; each check runs whatever the others find."""
+    found: list[Finding] = []
+    try:
+        with open_hub() as hub:
+            for check in (_hub, _history, _broken, _workers, _queue):
+                try:
+                    found += check(hub)
+                except GhcoordError as error:
+                    found.append(_failed(check.__name__.strip("_"), error))
+    except GhcoordError as error:
+        found.append(_failed("hub", error))
+    found += [*_folder(url), *_sandbox()]
+    return found
+
+
+def _failed(check: str, error: GhcoordError) -> Finding:
+    message, _, fix = error.message.partition(": ")
+    return Finding(check, "error", message, fix, {"code": error.code})
+
+
+def _hub(hub: Hub) -> Iterator[Finding]:
+    spaces = sorted(hub.heads())
+    yield Finding(
+        "hub",
+        "ok",
+        f"{hub.url} can be read, id {hub.id}, spaces {', '.join(spaces)}",
+        details={"id": hub.id, "spaces": {space: hub.revision(space) for space in spaces}},
+    )
+
+
+def _history(hub: Hub) -> Iterator[Finding]:
+    stopped = hub.check_history()
+    if stopped is None:
+        yield Finding("history", "ok", "every space goes on from what this user has seen")
+        return
+    yield Finding(
+        "history",
+        "error",
+        stopped.partition(": ")[0] + "; writes are stopped",
+        "look at 'git log' and the reflog of that branch; push what is missing, or 'ghcoord doctor --adopt'",
+    )
+
+
+def _broken(hub: Hub) -> Iterator[Finding]:
+    broken = hub.broken()
+    if not broken:
+        yield Finding("records", "ok", "all can be read")
+    for one in broken:
+        if one["state"] == "in place":
+            fix = "the next write to that space sets it aside and restores the version before; or correct it and push"
+            where = f"{one['space']}:{one['path']}"
+            text = f"{where} is broken: {one['reason'].removeprefix(where).strip()}"
+        else:
+            kept = "the version before was restored" if one.get("restored") else "there was no version before"
+            text = f"{one['space']}:{one['aside']} was set aside ({kept}): {one.get('reason', 'no reason given')}"
+            fix = "correct it at its old place if it is needed, then delete it and its .reason.json, and push"
+        yield Finding("records", "warning", text, fix, {key: str(value) for key, value in one.items()})
+
+
+def _workers(hub: Hub) -> Iterator[Finding]:
+    workers = hub.workers.list()
+    stale = hub.workers.stale()
+    alive = sum(worker.alive and worker.id not in stale for worker in workers)
+    if not stale:
+        yield Finding("workers", "ok", f"{alive} alive, {len(workers) - alive} offline")
+    for worker in workers:
+        if worker.id in stale:
+            silent = format_duration((hub.now() - worker.last_heartbeat).total_seconds())
+            yield Finding(
+                "workers",
+                "warning",
+                f"worker {worker.id!r} on {worker.hostname} has been silent for {silent}",
+                "any running worker recovers its tasks; without one, 'ghcoord worker reap'",
+                {"worker": worker.id},
+            )
+
+
+def _queue(hub: Hub) -> Iterator[Finding]:
+    stale = set(hub.workers.stale())
+    served: set[str] = set()
+    for worker in hub.workers.list(("active", "busy")):
+        if worker.id not in stale:
+            served.update(worker.capabilities.supported_task_types)
+    waiting = hub.tasks.queued_by_tool()
+    unserved = {tool: count for tool, count in waiting.items() if tool not in served}
+    if not unserved:
+        yield Finding("queue", "ok", f"{sum(waiting.values())} tasks queued, none without a worker for it")
+    for tool, count in unserved.items():
+        if tool in _BUILT_IN:
+            fix = "start one: 'ghcoord worker start'"
+            if tool != "echo":
+                fix += " (it offers this tool only in a working sandbox)"
+        else:
+            fix = f"start the program that registers it, or cancel what 'ghcoord task list --tool {tool}' shows"
+        yield Finding(
+            "queue",
+            "warning",
+            f"queued for {tool!r}, which no worker that is alive offers: {count}",
+            fix,
+            {"tool": tool, "count": count},
+        )
+
+
+_BUILT_IN = ("echo", "run.python", "shell")
+
+
+def _folder(url: str) -> Iterator[Finding]:
+    from ghcoord.bootstrap import inspect_folder
+
+    try:
+        state = inspect_folder(url)
+    except (GhcoordError, OSError):
+        return  # said already by the check of the hub
+    for path in state.unwritable:
+        yield Finding("access", "error", f"this user cannot write to {path}", "change its permissions, or the user")
+    for path, age in state.leftover_locks:
+        yield Finding(
+            "locks of git",
+            "warning",
+            f"{path} has been there for {format_duration(age)}: a git command was killed",
+            f"if no git command runs in the hub: rm {shlex.quote(str(path))}",
+            {"path": str(path)},
+        )
+
+
+def _sandbox() -> Iterator[Finding]:
+    from ghcoord.execution.sandbox.open import probe
+
+    try:
+        answer = probe()
+    except (GhcoordError, OSError) as error:
+        yield Finding(
+            "sandbox", "warning", f"could not be tried: {error}", "run.python and shell are refused until then"
+        )
+        return
+    yield Finding("sandbox", "ok" if answer.ok else "warning", answer.reason, answer.fix)

@@ -1,0 +1,219 @@
+"""What all commands share: the command classes, the options that each of them takes, parameter types.
+
+``--hub``, ``--json`` and ``--debug`` are appended here to every command and
+group, so they are taken before and after the subcommand and no function
+declares them.  A command's docstring ends in an ``Example:`` section, which is
+shown as written at the end of its help.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ghcoord.errors import UsageError
+from ghcoord.faces.cli.context import invocation
+from ghcoord.faces.cli.output import clean
+from ghcoord.units import parse_duration
+
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+def _set_hub(value: str | None) -> None:
+    if value is not None:
+        invocation().hub = value
+
+
+def _set_json(value: bool) -> None:
+    if value:
+        invocation().json = True
+
+
+def _set_debug(value: bool) -> None:
+    if value:
+        invocation().debug = True
+
+
+def _options(
+    hub: Annotated[
+        str | None,
+        typer.Option(
+            "--hub",
+            "-H",
+            metavar="PATH",
+            callback=_set_hub,
+            expose_value=False,
+            help="The hub's folder; else GHCOORD_HUB, else hub in ghcoord.toml.",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", callback=_set_json, expose_value=False, help="Print JSON with stable keys.")
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            callback=_set_debug,
+            expose_value=False,
+            help="Show tracebacks, and each call of the store on standard error.",
+        ),
+    ] = False,
+) -> None:
+    """Hold the options that every command takes."""
+
+
+@cache
+def _common_options() -> tuple[Any, ...]:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(_options)
+    return tuple(typer.main.get_command(app).params)
+
+
+def _split_example(text: str | None) -> tuple[str | None, str | None]:
+    """A docstring's text, and its ``Example:`` section."""
+    before, mark, after = (text or "").partition("Example:\n")
+    return (before.strip() or None, "Example:\n" + after.rstrip()) if mark else (text, None)
+
+
+def _write_verbatim(text: str | None, formatter: HelpFormatter) -> None:
+    if text:
+        formatter.write("\n" + text.rstrip() + "\n")
+
+
+class Command(TyperCommand):
+    """A command with the common options and a verbatim example."""
+
+    def __init__(self, name: str | None, *, params: list[Any] | None = None, **settings: Any) -> None:
+        text, example = _split_example(settings.pop("help", None))
+        settings["epilog"] = example or settings.get("epilog")
+        super().__init__(name, params=[*(params or []), *_common_options()], help=text, **settings)
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        _write_verbatim(self.epilog, formatter)
+
+
+class Group(TyperGroup):
+    """A group of commands with the common options."""
+
+    def __init__(self, *, params: list[Any] | None = None, **settings: Any) -> None:
+        text, example = _split_example(settings.pop("help", None))
+        settings["epilog"] = example or settings.get("epilog")
+        super().__init__(params=[*(params or []), *_common_options()], help=text, **settings)
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        _write_verbatim(self.epilog, formatter)
+
+
+def group(help: str) -> typer.Typer:
+    """A noun: an application whose commands are its verbs."""
+    return typer.Typer(cls=Group, help=help, add_completion=False, rich_markup_mode=None)
+
+
+def verb(app: typer.Typer, name: str, **settings: Any) -> Callable[[AnyFunction], AnyFunction]:
+    """Declare a function as the command ``name`` of ``app``."""
+    return app.command(name, cls=Command, **settings)
+
+
+def single(function: Callable[..., Any], name: str) -> typer.Typer:
+    """An application that is one command, for those without a noun."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name, cls=Command)(function)
+    return app
+
+
+# -- parameter types
+
+
+def _duration(text: str | float) -> float:
+    try:
+        return parse_duration(text)
+    except UsageError as mistake:
+        raise typer.BadParameter(mistake.message) from None
+
+
+def duration(*names: str, help: str, **settings: Any) -> Any:
+    """An option whose value is a duration such as ``90``, ``90s``, ``5m`` or ``1h30m``; seconds in the function."""
+    return typer.Option(*names, parser=_duration, metavar="DURATION", help=help, **settings)
+
+
+def one_of(choices: Iterable[str]) -> Callable[[Any], str]:
+    """A parser that takes one of ``choices``."""
+    known = tuple(choices)
+
+    def parse(text: Any) -> str:
+        if text not in known:
+            raise typer.BadParameter(f"{str(text)[:40]!r} is not one of {', '.join(known)}")
+        return str(text)
+
+    return parse
+
+
+def parse_json(text: str, what: str) -> Any:
+    """The value of a JSON text; raises ``UsageError`` naming ``what`` and the place."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as mistake:
+        reason = mistake if isinstance(mistake, ValueError) else "nested too deeply"
+        raise UsageError(f"{what} is not JSON: {reason}") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def parse_object(text: str, what: str) -> dict[str, Any]:
+    """As :func:`parse_json`, for a JSON object."""
+    value = parse_json(text, what)
+    if not isinstance(value, dict):
+        raise UsageError(f'{what} must be a JSON object, as in \'{{"key": "value"}}\'')
+    return value
+
+
+def parse_pairs(pairs: Iterable[str] | None, option: str) -> dict[str, Any]:
+    """``key=value`` pairs as texts, ``key:=json`` pairs as the JSON value; raises ``UsageError``."""
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, mark, value = pair.partition("=")
+        typed = key.endswith(":")
+        key = key.removesuffix(":")
+        if not mark or not key:
+            raise UsageError(f"{option} takes key=value, or key:=json: got {pair[:40]!r}")
+        if key in found:
+            raise UsageError(f"{option} {key[:40]!r} is given twice")
+        found[key] = parse_json(value, f"{option} {key[:40]}") if typed else value
+    return found
+
+
+def parse_labels(pairs: Iterable[str] | None, option: str = "--label") -> dict[str, str]:
+    """``key=value`` pairs whose values stay texts; raises ``UsageError``."""
+    found: dict[str, str] = {}
+    for pair in pairs or ():
+        key, mark, value = pair.partition("=")
+        if not mark or not key:
+            raise UsageError(f"{option} takes key=value: got {pair[:40]!r}")
+        found[key] = value
+    return found
+
+
+def confirm(question: str, yes: bool, *, unattended: bool = False) -> None:
+    """Ask on the terminal unless ``yes``; raises ``Abort`` on a no.
+
+    Where nobody can answer: goes ahead if ``unattended``, else raises ``UsageError``.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        if unattended:
+            return
+        raise UsageError(f"{question} Nobody is there to answer: add --yes")
+    if not typer.confirm(clean(question), err=True):
+        raise typer.Abort

@@ -1,0 +1,102 @@
+"""The worker daemon as a process: signals, log lines, a summary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ghcoord.clock import Runtime
+from ghcoord.execution.worker import WorkerDaemon
+from ghcoord.faces.cli.context import open_hub
+from ghcoord.faces.cli.output import clean
+from ghcoord.hub import Hub
+
+_RANK = {"debug": 0, "info": 1, "warn": 2, "error": 3}
+
+
+def run_worker(
+    *,
+    worker_id: str | None,
+    slots: int | None,
+    ttl: float | None,
+    poll: float | None,
+    until_idle: float | None,
+    max_runtime: float | None,
+    workspace: Path | None,
+    labels: dict[str, str],
+    unsafe_no_sandbox: bool,
+    log_level: str,
+) -> dict[str, Any]:
+    """Run a worker until it ends and return what it did. ``None`` stands for the setting or its default."""
+    with open_hub() as hub:
+        chosen = hub.settings.worker
+        daemon = WorkerDaemon(
+            hub,
+            worker_id,
+            slots=chosen.slots if slots is None else slots,
+            ttl=chosen.ttl if ttl is None else ttl,
+            poll=poll,
+            until_idle=until_idle,
+            max_runtime=max_runtime,
+            workspace=workspace,
+            labels=labels,
+            unsafe_no_sandbox=unsafe_no_sandbox,
+            grace=chosen.grace,
+            log=_logger(hub, log_level),
+        )
+        with on_signals(hub.runtime, daemon.stop, daemon.cancel):
+            return asdict(daemon.run())
+
+
+def _logger(hub: Hub, threshold: str) -> Callable[[str, str], None]:
+    least = _RANK[threshold]
+
+    def log(level: str, message: str) -> None:
+        if _RANK.get(level, 1) >= least:
+            at = hub.now().strftime("%H:%M:%S")
+            print(f"{at} {level:<5} {clean(message)}", file=sys.stderr, flush=True)
+
+    return log
+
+
+@contextmanager
+def on_signals(runtime: Runtime, first: Callable[[], None], second: Callable[[], None]) -> Iterator[None]:
+    """On SIGTERM or SIGINT call ``first``, on another one ``second``; a third interrupts.
+
+    The calls come from a thread, not from the signal handler: what they lock
+    may be held by the very code that the handler interrupts.
+    """
+    reading, writing = os.pipe()
+    seen = 0
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 2:
+            raise KeyboardInterrupt
+        os.write(writing, b"!")
+
+    def watch() -> None:
+        for act in (first, second):
+            if os.read(reading, 1) != b"!":
+                return
+            act()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    watcher = runtime.spawn(watch, "ghcoord-signals")
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.write(writing, b"..")
+        watcher.join(timeout=5.0)
+        os.close(reading)
+        os.close(writing)

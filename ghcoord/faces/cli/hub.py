@@ -1,0 +1,90 @@
+"""``ghcoord init`` and ``ghcoord doctor``: make a hub, and look for problems."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ghcoord.errors import NoHub, UsageError
+from ghcoord.faces.cli.common import confirm
+from ghcoord.faces.cli.context import hub_url, invocation, open_hub, settings
+from ghcoord.faces.cli.output import respond, say
+
+DEFAULT_HUB = "./hub.git"
+
+
+def init(
+    path: Annotated[
+        str | None,
+        typer.Argument(metavar="[PATH]", help=f"The folder; default: as --hub, else {DEFAULT_HUB}."),
+    ] = None,
+) -> None:
+    """Make a hub, a bare Git repository, or say that it is there.
+
+    Example:
+      ghcoord init ./hub.git
+    """
+    from ghcoord.bootstrap import create
+
+    if path is not None and invocation().hub not in (None, path):
+        raise UsageError("the hub is named twice: give PATH or --hub")
+    try:
+        where = hub_url() if path is None else path
+    except NoHub:
+        where = DEFAULT_HUB
+    hub, new = create(where, settings())
+    with hub:
+        view = {"hub": hub.url, "id": hub.id, "created": new}
+
+    def plain() -> None:
+        say(f"made a hub at {hub.url}" if new else f"there is a hub at {hub.url} already, nothing was changed")
+        if new and path is not None:
+            say(f"  export GHCOORD_HUB={hub.url}   # or pass --hub each time")
+
+    respond(view, plain)
+
+
+def doctor(
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="After history went back: take the hub as it is now for true.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Look for problems of the hub and of this machine, each with its fix.
+
+    Exits 0 also with warnings, 7 when the hub cannot be used. Changes nothing
+    except with --adopt.
+
+    Example:
+      ghcoord doctor
+      ghcoord doctor --adopt --yes
+    """
+    from ghcoord.faces.cli.checks import Finding, examine
+
+    where = hub_url()
+    findings: list[Finding] = []
+    if adopt:
+        with open_hub() as hub:
+            stopped = hub.check_history()
+            if stopped is None:
+                findings.append(Finding("adopt", "ok", "nothing to adopt: history goes on from what was seen"))
+            else:
+                confirm(f"{stopped.partition(': ')[0]}. Go on from the present state?", yes)
+                spaces = ", ".join(f"{name} at {revision}" for name, revision in hub.adopt_history().items())
+                findings.append(Finding("adopt", "ok", f"the present state is taken for true: {spaces}"))
+    findings += examine(where)
+    unusable = any(one.level == "error" for one in findings)
+
+    def plain() -> None:
+        for one in findings:
+            say(f"{_MARKS[one.level]}  {one.check}: {one.message}")
+            if one.fix:
+                say(f"       fix: {one.fix}")
+
+    respond({"hub": where, "usable": not unusable, "findings": [one.view() for one in findings]}, plain)
+    if unusable:
+        raise typer.Exit(7)
+
+
+_MARKS = {"ok": "ok   ", "warning": "warn ", "error": "ERROR"}

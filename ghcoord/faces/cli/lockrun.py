@@ -1,0 +1,174 @@
+"""A command that runs while a lock is held, and ends when the lease is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import typer
+
+from ghcoord.clock import Runtime
+from ghcoord.errors import LockHeld, UsageError
+from ghcoord.faces.cli.context import environment, invocation, portable_hub_url
+from ghcoord.hub import Hub
+
+MAX_GRACE = 5.0
+"""Seconds between TERM and KILL at most; never more than half of what is left until others may take the lock."""
+
+_STDERR = 2
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_guarded(
+    hub: Hub, name: str, command: Sequence[str], *, owner: str, ttl: float | None, wait: float
+) -> dict[str, Any]:
+    """Run ``command`` under the lock ``name``; returns the grant and the command's exit code.
+
+    Raises ``LockHeld`` or, after a ``wait``, ``WaitTimeout``; ``LeaseLost`` when
+    the lease was lost, after the command's process group has ended; and
+    ``UsageError`` for a command that cannot be started.
+    """
+    from ghcoord.faces.cli.lock import refusal
+
+    child = _Child(hub.runtime)
+    held = hub.locks.hold(name, owner, ttl=ttl, wait=wait, on_lost=child.end)
+    with _signals(child), ExitStack() as stack:
+        try:
+            stack.enter_context(held)
+        except LockHeld:
+            raise refusal(hub, name, owner, wait) from None
+        lock = held.lock
+        child.grace = min(MAX_GRACE, lock.ttl / 6)
+        started = hub.runtime.monotonic()
+        child.start(
+            command,
+            environment(GHCOORD_FENCING_TOKEN=str(lock.token), GHCOORD_LOCK=lock.name, GHCOORD_HUB=portable_hub_url()),
+        )
+        code = child.wait()
+        return {
+            "name": lock.name,
+            "owner": lock.owner,
+            "token": lock.token,
+            "exit_code": code,
+            "duration": round(hub.runtime.monotonic() - started, 3),
+        }
+
+
+@contextmanager
+def _signals(child: _Child) -> Iterator[None]:
+    """Pass signals on to the command; before it has started they end this process, releasing the lock."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if not child.signal(number):
+            raise typer.Exit(128 + number)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Child:
+    """The command, in a process group of its own that has the terminal while it runs.
+
+    ``grace`` is in seconds.  The leader is not reaped while anybody may still
+    signal its group, so its number cannot become another group's.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.grace = 1.0
+        self._runtime = runtime
+        self._process: subprocess.Popen[bytes] | None = None
+        self._mutex = threading.RLock()
+        self._ended = runtime.event()
+        self._condemned = False
+
+    def start(self, command: Sequence[str], env: dict[str, str]) -> None:
+        """Start it; raises ``UsageError`` when that is not possible, or nothing when the lease is lost already."""
+        program = command[0]
+        if "/" not in program and shutil.which(program) is None:
+            raise UsageError(f"cannot run {program[:80]!r}: no such command")
+        with self._mutex:
+            if self._condemned:
+                return
+            try:
+                self._process = subprocess.Popen(
+                    command, env=env, process_group=0, stdout=_STDERR if invocation().json else None
+                )
+            except (OSError, ValueError) as error:
+                reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+                raise UsageError(f"cannot run {program[:80]!r}: {reason}") from None
+        _hand_terminal(self._process.pid, os.getpgrp())
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the whole group; ``False`` when it has not started. After its end nothing is sent."""
+        with self._mutex:
+            if self._process is None:
+                return False
+            if self._process.returncode is None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, number)
+            return True
+
+    def end(self) -> None:
+        """End the whole group: TERM, the grace period, KILL. Called from the thread that renews the lease."""
+        with self._mutex:
+            self._condemned = True
+        if self.signal(signal.SIGTERM):
+            self.signal(signal.SIGCONT)
+            self._ended.wait(self.grace)
+            self.signal(signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Wait for the command; its exit code, 128 + n when signal n ended it."""
+        process = self._process
+        if process is None:
+            return 1
+        while True:
+            state = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+            if state is None or state.si_code != os.CLD_STOPPED:
+                break
+            self._suspend(process.pid)
+        self._ended.set()
+        with self._mutex:
+            if self._condemned:
+                self.signal(signal.SIGKILL)
+            code = process.wait()
+        _hand_terminal(os.getpgrp(), process.pid)
+        return code if code >= 0 else 128 - code
+
+    def _suspend(self, pid: int) -> None:
+        """The terminal's user has stopped the command: stop too, and go on with it."""
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        if _hand_terminal(os.getpgrp(), pid):
+            os.kill(os.getpid(), signal.SIGSTOP)
+            _hand_terminal(pid, os.getpgrp())
+            self.signal(signal.SIGCONT)
+        else:
+            # Stopped by someone else, who will continue it.
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WCONTINUED | os.WNOWAIT)
+
+
+def _hand_terminal(group: int, now: int) -> bool:
+    """Make ``group`` the terminal's foreground group if ``now`` is; whether that was so."""
+    try:
+        if not os.isatty(0) or os.tcgetpgrp(0) != now:
+            return False
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        try:
+            os.tcsetpgrp(0, group)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    except OSError:
+        return False
+    return True

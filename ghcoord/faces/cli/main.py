@@ -1,0 +1,179 @@
+"""The root of the command line: its nouns, loaded when used, and what becomes of errors."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ghcoord.errors import GhcoordError
+from ghcoord.faces.cli.common import Group, single
+from ghcoord.faces.cli.context import begin, invocation
+from ghcoord.faces.cli.output import clean, emit
+from ghcoord.version import __version__
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
+
+PROGRAM = "ghcoord"
+
+COMMANDS = {
+    "init": ("hub:init", "Make a hub, or say that it is there."),
+    "demo": ("demo:demo", "See it work: two workers, tasks, locks, a crash and its recovery."),
+    "status": ("status:status", "Show workers, queue, locks and recent events."),
+    "doctor": ("hub:doctor", "Look for problems of the hub and of this machine."),
+    "worker": ("worker:app", "Run workers and look after them."),
+    "task": ("task:app", "Submit tasks and follow them."),
+    "lock": ("lock:app", "Take and give exclusive locks."),
+    "memory": ("memory:app", "Share values by key."),
+}
+"""Name → module and attribute below ``ghcoord.faces.cli`` (an application, or the function of one command), summary."""
+
+EXIT_CODES = """\
+Exit codes:
+  0  done                       5  the lease was lost
+  1  unexpected error           6  permission denied
+  2  wrong usage                7  hub unavailable or throttled
+  3  not found                  8  the task failed
+  4  held by another, or        9  timed out waiting
+     lost a conditional write   130  interrupted
+Durations: 90, 90s, 5m, 1h30m. An argument that starts with '-' goes after '--'.
+"""
+
+EXAMPLE = """\
+Example:
+  ghcoord demo
+  ghcoord init ./hub.git && export GHCOORD_HUB=./hub.git
+  ghcoord task submit echo --arg message=hello && ghcoord worker start --until-idle 2s
+"""
+
+MAX_MESSAGE = 600
+"""Characters of an error's line; a longer one is cut."""
+
+
+class Root(Group):
+    """The top: imports a noun only when it is used, so that ``ghcoord --help`` stays quick."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # The names serve the suggestions for mistyped ones; get_command() makes the commands.
+        self._loaded: dict[str, Command] = {}
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name not in self._loaded:
+            where, summary = COMMANDS[cmd_name]
+            module, _, attribute = where.partition(":")
+            found = getattr(import_module(f"ghcoord.faces.cli.{module}"), attribute)
+            app = found if isinstance(found, typer.Typer) else single(found, cmd_name)
+            command = typer.main.get_command(app)
+            command.short_help = summary
+            self._loaded[cmd_name] = command
+        return self._loaded[cmd_name]
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Root, help="Locks, workers, tasks and shared memory in a Git repository, with no server.", rich_markup_mode=None
+)
+
+
+@app.callback(epilog=f"{EXAMPLE}\n{EXIT_CODES}")
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, expose_value=False, help="Print the version."),
+    ] = False,
+) -> None:
+    """Locks, workers, tasks and shared memory in a Git repository, with no server."""
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; never raises."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    begin()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _dispatch(args or ["--help"])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader has gone. What is left in the buffer must not fail again at exit.
+        with suppress(OSError, ValueError, io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(args: list[str]) -> int:
+    try:
+        result = typer.main.get_command(app).main(args, prog_name=PROGRAM, standalone_mode=False)
+    except GhcoordError as error:
+        return _fail(error.message, error.exit_code, error.details(), error)
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except typer.Abort:
+        return _fail("nothing was done", 130, {"code": "ABORTED"})
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise BrokenPipeError from None
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        return _unforeseen(error, args)
+    return result if isinstance(result, int) else 0
+
+
+def _unforeseen(error: Exception, args: list[str]) -> int:
+    """What Typer says about a wrong command line, or a bug."""
+    say = getattr(error, "format_message", None)
+    if say is None:
+        kind, text = type(error).__name__, str(error)
+        hint = "" if invocation().debug else "; --debug shows the traceback"
+        return _fail(f"unexpected {kind}: {text or 'no message'}{hint}", 1, {"code": "UNEXPECTED"}, error)
+    options = args[: args.index("--")] if "--" in args else args
+    if "--json" in options:
+        invocation().json = True
+    message = str(say()).strip().rstrip(".")
+    message = message[:1].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else PROGRAM
+    return _fail(f"{message} (see '{where} --help')", 2, {"code": "USAGE"}, error)
+
+
+def _fail(message: str, code: int, details: dict[str, Any], error: Exception | None = None) -> int:
+    """Report an error: one line on standard error, or with ``--json`` an object on standard output."""
+    line = clean(" ".join(message.split()))
+    if len(line) > MAX_MESSAGE:
+        line = line[:MAX_MESSAGE] + "…"
+    if invocation().debug and error is not None:
+        traceback.print_exception(error, file=sys.stderr)
+    if invocation().json:
+        head = {"code": "ERROR", "message": line, "exit_code": code, "retryable": False}
+        emit({"error": {**head, **details, "message": line}})
+    else:
+        print(f"error: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,307 @@
+"""``ghcoord task``: submit tasks and follow them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ghcoord.errors import NotFound, TaskFailed, UsageError, WaitTimeout
+from ghcoord.faces import views
+from ghcoord.faces.cli.batch import progress_bar, read_batch
+from ghcoord.faces.cli.common import duration, group, parse_object, parse_pairs, verb
+from ghcoord.faces.cli.context import invocation, open_hub
+from ghcoord.faces.cli.output import clean, clean_text, emit, emit_line, fields, respond, say, table, to_json
+from ghcoord.units import format_duration
+
+if TYPE_CHECKING:
+    from ghcoord.hub import Hub
+    from ghcoord.model.task import Task
+
+app = group("Submit tasks and follow them.")
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
+
+
+@verb(app, "submit")
+def submit(
+    tool: Annotated[str | None, typer.Argument(metavar="[TOOL]", help="What to run: echo, run.python, shell …")] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option("--arg", "-a", metavar="K=V", help="An argument as a text; k:=json for any other value."),
+    ] = None,
+    args_json: Annotated[
+        str | None, typer.Option("--args-json", metavar="JSON", help="All arguments as one JSON object; --arg adds.")
+    ] = None,
+    priority: Annotated[int, typer.Option("--priority", "-p", metavar="N", help="0 to 9, higher first.")] = 0,
+    retries: Annotated[int, typer.Option("--retries", metavar="N", help="Tries after the first failure.")] = 0,
+    timeout: Annotated[float | None, duration("--timeout", help="Ends an attempt that takes longer.")] = None,
+    backoff: Annotated[
+        float, duration("--backoff", help="Before the first retry; doubled with each.", show_default="2s")
+    ] = 2.0,
+    backoff_cap: Annotated[float, duration("--backoff-cap", help="Longest back-off.", show_default="5m")] = 300.0,
+    meta: Annotated[
+        list[str] | None, typer.Option("--meta", metavar="K=V", help="Metadata; k:=json for other values than texts.")
+    ] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="The task's id; submitting the same again changes nothing."),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", metavar="FILE", help="Submit one task a line; '-' reads standard input.")
+    ] = None,
+    batch_id: Annotated[
+        str | None,
+        typer.Option("--batch-id", metavar="ID", help="Ids follow from this: repeating queues only what is missing."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exits 8 when a task failed.")] = False,
+    wait_timeout: Annotated[
+        float | None, duration("--wait-timeout", help="Longest --wait; exits 9; default 5m.")
+    ] = None,
+) -> None:
+    """Queue a task and print its id, or many with --batch.
+
+    A line of a batch is a JSON object with tool, args and any of priority,
+    retries, timeout, backoff, backoff_cap, metadata, id; options given here
+    hold for lines that do not say otherwise. All lines are checked before the
+    first task is queued.
+
+    Example:
+      ghcoord task submit echo --arg message=hello --arg times:=3
+      ghcoord task submit run.python --args-json '{"code": "print(6*7)"}' --wait
+      printf '{"tool": "echo", "args": {"message": "%s"}}\\n' a b | ghcoord task submit --batch -
+    """
+    if wait_timeout is not None and not wait:
+        raise UsageError("--wait-timeout goes with --wait")
+    patience = 300.0 if wait_timeout is None else wait_timeout
+    options: dict[str, Any] = {
+        "priority": priority,
+        "retries": retries,
+        "backoff": backoff,
+        "backoff_cap": backoff_cap,
+        "timeout": timeout,
+        "metadata": parse_pairs(meta, "--meta"),
+    }
+    if batch is not None:
+        if tool is not None or arg or args_json is not None or id_ is not None:
+            raise UsageError("--batch takes tools, arguments and ids from the file: leave them out")
+        _submit_batch(batch, options, batch_id, patience if wait else None)
+        return
+    if tool is None:
+        raise UsageError("name the tool, as in 'ghcoord task submit echo', or give --batch FILE")
+    if batch_id is not None:
+        raise UsageError("--batch-id goes with --batch; one task takes --id")
+    args = {**(parse_object(args_json, "--args-json") if args_json is not None else {}), **parse_pairs(arg, "--arg")}
+    with open_hub() as hub:
+        task = hub.tasks.submit(tool, args, id=id_, **options)
+        if not wait:
+            respond(views.task_view(task), lambda: say(task.id))
+            return
+        ended = _await(hub, task.id, patience)
+    _report_end(ended)
+
+
+def _submit_batch(file: str, options: dict[str, Any], batch_id: str | None, patience: float | None) -> None:
+    submissions = read_batch(file, options)
+    with open_hub() as hub:
+        with progress_bar(len(submissions)) as progress:
+            made = hub.tasks.submit_many(submissions, batch=batch_id, on_progress=progress)
+        ids = [task.id for task in made]
+        report: dict[str, Any] = {"submitted": len(ids), "batch_id": batch_id, "ids": ids}
+        if patience is None:
+            respond(report, lambda: say(f"{len(ids)} tasks submitted"))
+            return
+        deadline = hub.runtime.monotonic() + patience
+        ended = [_await(hub, task_id, max(0.0, deadline - hub.runtime.monotonic())) for task_id in ids]
+    states = {state: sum(task.state == state for task in ended) for state in ("succeeded", "dead", "cancelled")}
+    respond({**report, **states}, lambda: say(", ".join(f"{count} {state}" for state, count in states.items())))
+    if states["succeeded"] < len(ended):
+        raise typer.Exit(8)
+
+
+def _await(hub: Hub, task_id: str, timeout: float | None) -> Task:
+    """The task once it has ended, however it did; raises ``WaitTimeout``, ``NotFound``."""
+    try:
+        hub.tasks.wait(task_id, timeout)
+    except TaskFailed:
+        pass  # it was cancelled before it ran: the record says so
+    except WaitTimeout:
+        state = _need(hub, task_id).state
+        raise WaitTimeout(f"task {task_id} is still {state} after {format_duration(timeout or 0.0)}") from None
+    return _need(hub, task_id)
+
+
+def _need(hub: Hub, task_id: str) -> Task:
+    task = hub.tasks.get(task_id)
+    if task is None:
+        raise NotFound(f"there is no task {task_id[:140]!r}")
+    return task
+
+
+def _report_end(task: Task) -> None:
+    """Print how a task ended; exits 8 unless it succeeded."""
+    if invocation().json:
+        emit(views.task_view(task))
+    elif task.result is not None and task.result.output:
+        print(clean_text(task.result.output.removesuffix("\n")))
+    if task.state != "succeeded":
+        if not invocation().json:
+            why = task.result.error if task.result is not None and task.result.error else task.cancel_reason
+            print(clean(f"error: task {task.id} is {task.state}{': ' + why if why else ''}"), file=sys.stderr)
+        raise typer.Exit(8)
+
+
+@verb(app, "list")
+def list_(
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", "-s", metavar="S", help="queued, leased, failed, succeeded, dead, cancelled; several."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N.")] = None,
+    tool: Annotated[str | None, typer.Option("--tool", metavar="T", help="Only tasks of this tool.")] = None,
+) -> None:
+    """List tasks: queued ones in the order in which they will run, others newest first.
+
+    A task that failed and waits for its back-off is failed; one out of tries is dead.
+
+    Example:
+      ghcoord task list --state dead --limit 20
+    """
+    with open_hub() as hub:
+        found = hub.tasks.list(state or None, limit, tool)
+    respond(
+        [views.task_view(task) for task in found],
+        lambda: table(
+            ("ID", "TOOL", "STATE", "PRI", "TRY", "WORKER", "RESULT"),
+            [
+                (task.id, task.tool, task.state, task.priority, task.attempt, task.worker, _in_short(task))
+                for task in found
+            ],
+            keep=("ID",),
+            right=("PRI", "TRY"),
+            empty="no tasks",
+        ),
+    )
+
+
+def _in_short(task: Task) -> str:
+    if task.result is not None:
+        return (task.result.output.strip() if task.result.success else task.result.error) or "-"
+    if task.progress is not None:
+        percent = f"{task.progress.fraction:.0%} " if task.progress.fraction is not None else ""
+        return percent + task.progress.message
+    return task.cancel_reason or "-"
+
+
+@verb(app, "show")
+def show(task_id: Id) -> None:
+    """Show a task: its arguments, attempts and result.
+
+    Example:
+      ghcoord task show t0123456789ab
+    """
+    with open_hub() as hub:
+        task = _need(hub, task_id)
+    respond(views.task_view(task), lambda: _show(task))
+
+
+def _show(task: Task) -> None:
+    result = task.result
+    fields(
+        [
+            ("task", task.id),
+            ("tool", task.tool),
+            ("args", to_json(task.args, None)),
+            ("state", task.state + (", cancel requested" if task.cancel_requested else "")),
+            ("priority", task.priority),
+            ("attempt", f"{task.attempt} ({task.failures} of {task.max_failures} failures, {task.lost} lost leases)"),
+            ("worker", task.worker),
+            ("created", f"{views.iso(task.created_at)} by {task.submitted_by}"),
+            ("due", views.iso_or_none(task.due_at)),
+            ("ended", views.iso_or_none(task.ended_at)),
+            ("timeout", None if task.timeout is None else format_duration(task.timeout)),
+            ("progress", _in_short(task) if task.lease is not None and task.progress is not None else None),
+            ("cancelled", task.cancel_reason or None),
+            ("metadata", to_json(task.metadata, None) if task.metadata else None),
+            ("error", result.error if result is not None and result.error else None),
+            ("exit code", result.exit_code if result is not None else None),
+            ("duration", format_duration(result.duration) if result is not None else None),
+        ]
+    )
+    for one in task.history:
+        print(clean(f"  try {one.attempt} on {one.worker}: {one.outcome}{': ' + one.error if one.error else ''}"))
+    if result is not None and result.output:
+        print(clean_text(result.output.rstrip("\n")))
+
+
+@verb(app, "wait")
+def wait(
+    task_id: Id,
+    timeout: Annotated[float, duration("--timeout", help="Longest wait; exits 9.", show_default="5m")] = 300.0,
+) -> None:
+    """Wait until a task has ended and print its output. Exits 8 when it failed, 9 after --timeout.
+
+    Example:
+      ghcoord task wait t0123456789ab --timeout 5m
+    """
+    with open_hub() as hub:
+        ended = _await(hub, task_id, timeout)
+    _report_end(ended)
+
+
+@verb(app, "cancel")
+def cancel(
+    task_id: Id,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in the record.")] = "",
+) -> None:
+    """Cancel a task: at once while it is queued, else its worker ends it. Exits 4 when it has ended.
+
+    Example:
+      ghcoord task cancel t0123456789ab --reason "wrong input"
+    """
+    with open_hub() as hub:
+        task = hub.tasks.cancel(task_id, reason)
+    what = "cancelled" if task.ended else f"running on {task.worker}, which is asked to cancel it"
+    respond(views.task_view(task), lambda: say(f"{task.id} {what}"))
+
+
+@verb(app, "retry")
+def retry(task_id: Id) -> None:
+    """Queue a dead, cancelled or backing-off task again. Exits 4 for one in another state.
+
+    Example:
+      ghcoord task retry t0123456789ab
+    """
+    with open_hub() as hub:
+        task = hub.tasks.retry(task_id)
+    respond(views.task_view(task), lambda: say(f"{task.id} queued"))
+
+
+@verb(app, "logs")
+def logs(
+    task_id: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
+    timeout: Annotated[
+        float | None, duration("--timeout", help="With --follow: exits 9 when nothing new comes for this long.")
+    ] = None,
+) -> None:
+    """Print a task's output, while it runs the end of it.
+
+    With --json an object with id and text; with --follow one a line.
+
+    Example:
+      ghcoord task logs t0123456789ab --follow
+    """
+    if timeout is not None and not follow:
+        raise UsageError("--timeout goes with --follow")
+    with open_hub() as hub:
+        pieces = hub.tasks.logs(task_id, follow, timeout)
+        if invocation().json and not follow:
+            emit({"id": task_id, "text": "".join(pieces)})
+            return
+        for piece in pieces:
+            if invocation().json:
+                emit_line({"id": task_id, "text": piece})
+            else:
+                print(clean_text(piece), end="" if piece.endswith("\n") or follow else "\n", flush=True)

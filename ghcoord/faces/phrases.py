@@ -1,0 +1,101 @@
+"""Events in the words of people. The words come from here, the names from records: nothing is cleaned yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_PHRASES = {
+    "worker registered": "{worker} joined",
+    "worker updated": "{worker} registered anew",
+    "worker deregistered": "{worker} left",
+    "worker removed": "{worker} was removed after long silence",
+    "worker active": "{worker} was set active",
+    "worker busy": "{worker} was set busy",
+    "worker draining": "{worker} was asked to drain",
+    "worker offline": "{worker} is offline",
+    "worker recovered": "recovered from {worker}: {tasks} tasks, {locks} locks",
+    "worker reported unknown sessions": "{worker} reported sessions that the hub does not know",
+    "task submitted": "task {task} ({tool}) submitted by {by}",
+    "task leased": "{worker} took task {task}, attempt {attempt}",
+    "task succeeded": "{worker} finished task {task}",
+    "task failed": "task {task} failed on {worker}, to be tried again",
+    "task dead": "task {task} failed on {worker} for good",
+    "task cancelled": "task {task} was cancelled",
+    "task cancel requested": "{by} asked to cancel task {task}",
+    "task retried": "{by} queued task {task} again",
+    "task given back": "{worker} gave task {task} back",
+    "task lease lost": "{worker} lost task {task}",
+    "task result refused": "a late result of {worker} for task {task} was refused",
+    "task return refused": "a late return of task {task} by {worker} was refused",
+    "lock acquired": "token {token}: {owner} took the lock {lock}",
+    "lock released": "token {token}: {owner} released the lock {lock}",
+    "lock expired": "token {token}: {owner} lost the lock {lock}, its lease was over",
+    "lock forced": "token {token}: the lock {lock} was taken from {owner} by force",
+    "lock recovered": "token {token}: {owner} died, the lock {lock} is free",
+    "record edited by hand": "{path} was edited by hand",
+    "record deleted by hand": "{path} was deleted by hand",
+    "broken record set aside": "{path} cannot be read and was set aside",
+}
+"""Event kind → phrase. Tokens stand first, so that no long name pushes them out of a line."""
+
+_TOGETHER = {
+    "task leased": "{worker} took {count} tasks",
+    "task succeeded": "{worker} finished {count} tasks",
+    "task given back": "{worker} gave {count} tasks back",
+    "task lease lost": "{worker} lost {count} tasks",
+}
+"""Kinds of which several by one worker in one commit are one line."""
+
+
+class _Names(dict[str, str]):
+    """A phrase's names, cut to a length, and numbers, never cut; what is missing is ``?``."""
+
+    def __init__(self, fields: Mapping[str, Any], longest: int) -> None:
+        super().__init__(
+            {key: shorten(value, longest) if isinstance(value, str) else str(value) for key, value in fields.items()}
+        )
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def shorten(text: str, longest: int) -> str:
+    """``text`` with its end cut off when it has more than ``longest`` characters."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def phrase(kind: str, fields: Mapping[str, Any], longest: int = 1000) -> str:
+    """One line for an event; names are cut to ``longest`` characters, an error or a reason stands at the end."""
+    names = _Names(fields, longest)
+    known = _PHRASES.get(kind)
+    if known is None:
+        rest = [f"{key} {value}" for key, value in names.items() if value not in ("", "None")]
+        return ", ".join([shorten(kind, 2 * longest), *rest])
+    why = fields.get("error") or fields.get("reason")
+    return known.format_map(names) + (f": {why}" if why else "")
+
+
+def together(events: list[dict[str, Any]], longest: int = 1000) -> list[tuple[str, str]]:
+    """(time, line) of ``events`` in their order, those that one commit holds of one worker as one line."""
+    lines: list[tuple[str, str]] = []
+    group: list[dict[str, Any]] = []
+
+    def end() -> None:
+        if len(group) > 1:
+            names = _Names({**group[0]["fields"], "count": len(group)}, longest)
+            lines.append((group[0]["at"], _TOGETHER[group[0]["kind"]].format_map(names)))
+        elif group:
+            lines.append((group[0]["at"], phrase(group[0]["kind"], group[0]["fields"], longest)))
+        group.clear()
+
+    for event in events:
+        if group and (event["kind"] not in _TOGETHER or _key(event) != _key(group[0])):
+            end()
+        group.append(event)
+    end()
+    return lines
+
+
+def _key(event: Mapping[str, Any]) -> tuple[str, str, str]:
+    return event["at"], event["kind"], str(event["fields"].get("worker"))

@@ -1,0 +1,131 @@
+"""Help, version and completion: there, complete, and quick."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+
+from ghcoord.faces.cli.main import app
+from ghcoord.version import __version__
+from tests.cli.running import Cli, environment, spawn
+
+VERBS = {
+    "": ["init", "demo", "status", "doctor", "worker", "task", "lock", "memory"],
+    "worker": ["start", "list", "show", "drain", "reap", "register", "heartbeat", "status", "deregister"],
+    "task": ["submit", "list", "show", "wait", "cancel", "retry", "logs"],
+    "lock": ["acquire", "renew", "release", "list", "show", "run", "clean", "force-unlock"],
+    "memory": ["set", "get", "delete", "list", "watch", "sync"],
+}
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command that is no group, by its name with spaces."""
+    root: Any = typer.main.get_command(app)
+    context = typer.Context(root)
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
+        if hasattr(command, "commands"):
+            for verb, inner in command.commands.items():
+                yield f"{name} {verb}", inner
+        else:
+            yield name, command
+
+
+NAMES = [name for name, _ in commands()]
+
+
+def test_the_commands_are_those_that_scripts_rely_on() -> None:
+    """No command of the issue is missing."""
+    wanted = {f"{noun} {verb}".strip() for noun, verbs in VERBS.items() for verb in verbs} - set(VERBS)
+    assert set() == wanted - set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_an_example(cli: Cli, name: str) -> None:
+    """--help exits 0, explains every option, fits a terminal, and ends in an example that starts with the command."""
+    done = cli(*name.split(), "--help")
+    assert 0 == done.code
+    text, mark, example = done.out.partition("\nExample:\n")
+    assert mark
+    assert f"  ghcoord {name}" in example
+    assert {"--hub", "--json", "--debug"} <= set(text.replace(",", " ").split())
+    assert all(80 >= len(line) for line in text.splitlines())
+
+
+def test_options_explain_themselves() -> None:
+    """No option or argument is without a help text."""
+    for name, command in commands():
+        for parameter in command.params:
+            assert parameter.help, (name, parameter.name)
+
+
+def test_the_root_help_lists_commands_and_exit_codes(cli: Cli) -> None:
+    """ghcoord alone and ghcoord --help say the same: commands, exit codes, an example."""
+    done = cli("--help")
+    assert 0 == done.code
+    assert done.out == cli().out
+    for part in (*VERBS[""], "Exit codes:", "130  interrupted", "Example:"):
+        assert part in done.out
+
+
+def test_version(cli: Cli) -> None:
+    """--version prints name and version."""
+    assert f"ghcoord {__version__}\n" == cli("--version").out
+
+
+def test_a_mistyped_command_is_guessed(cli: Cli) -> None:
+    """The line names the command that was probably meant."""
+    assert "'lock'" in cli("lok").error
+
+
+def test_completion_is_there() -> None:
+    """The shell's completion lists commands and options."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ghcoord"],
+        env=environment({"_GHCOORD_COMPLETE": "complete_bash", "COMP_WORDS": "ghcoord lock re", "COMP_CWORD": "2"}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ["renew", "release"] == done.stdout.split()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Neither help nor version loads what only a real command needs."""
+    script = (
+        "import sys; from ghcoord.__main__ import main; code = main(sys.argv[2:]); "
+        "print([name for name in sys.argv[1].split() if name in sys.modules])"
+    )
+    heavy = "pygit2 github mcp fastapi rich"
+    for names, line in (
+        (f"{heavy} pydantic ghcoord.bootstrap", ["--help"]),
+        (f"{heavy} pydantic ghcoord.bootstrap", ["--version"]),
+        (heavy, ["lock", "acquire", "--help"]),
+    ):
+        done = spawn(argv=[sys.executable, "-c", script, names, *line])
+        assert (0, "[]") == (done.code, done.out.splitlines()[-1]), line
+
+
+def _seconds(argv: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(argv, stdout=subprocess.DEVNULL, check=True, env=environment())
+    return time.perf_counter() - started
+
+
+def test_help_is_quick() -> None:
+    """ghcoord --help takes at most 1.5 times importing typer and rich; the fastest of several runs each, in turns."""
+    bare, full = [sys.executable, "-c", "import typer, rich"], [sys.executable, "-m", "ghcoord", "--help"]
+    for attempt in range(3):
+        pairs = [(_seconds(bare), _seconds(full)) for _ in range(7)]
+        ratio = statistics.median(full for _, full in pairs) / statistics.median(bare for bare, _ in pairs)
+        best = min(full for _, full in pairs) / min(bare for bare, _ in pairs)
+        if min(ratio, best) <= 1.5:
+            return
+    pytest.fail(f"the help takes {ratio:.2f} times as long")

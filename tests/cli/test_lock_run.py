@@ -1,0 +1,106 @@
+"""``ghcoord lock run``: a command under a lock, as real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import Cli, command, environment, spawn
+
+pytestmark = pytest.mark.usefixtures("hub")
+
+
+def _wait_for(path: Path) -> str:
+    deadline = time.monotonic() + 20
+    while not (path.exists() and path.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return path.read_text().strip()
+
+
+def _gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+def test_the_command_runs_under_the_lock(hub: Path) -> None:
+    """The command sees the lock held, its token and its hub; its output and exit code are passed on; then all is free."""
+    script = 'echo "$GHCOORD_FENCING_TOKEN $GHCOORD_LOCK $GHCOORD_HUB"; exit 7'
+    done = spawn("lock", "run", "deploy", "--owner", "me", "--", "sh", "-c", script)
+    assert 7 == done.code
+    token, lock, where = done.out.split()
+    assert token.isdigit()
+    assert ("deploy", str(hub)) == (lock, where)
+    assert 3 == spawn("lock", "show", "deploy").code
+
+
+def test_json_reports_the_run_alone_on_standard_output() -> None:
+    """With --json the command's output goes to standard error; a signal's end is 128 + its number."""
+    done = spawn("lock", "run", "x", "--json", "--", "sh", "-c", "echo hello; kill -9 $$")
+    assert 137 == done.code
+    assert ["name", "owner", "token", "exit_code", "duration"] == list(done.json)
+    assert 137 == done.json["exit_code"]
+    assert "hello\n" == done.err
+
+
+def test_a_command_that_cannot_run_is_a_usage_error(cli: Cli, tmp_path: Path) -> None:
+    """Nothing stays locked when there is no such command, or one that may not be executed."""
+    missing = cli("lock", "run", "x", "--", "no-such-command")
+    assert 2 == missing.code
+    assert "no such command" in missing.error
+    plain = tmp_path / "plain"
+    plain.write_text("text")
+    assert 2 == cli("lock", "run", "x", "--", plain).code
+    assert 3 == cli("lock", "show", "x").code
+
+
+def test_a_held_lock_refuses_the_run(cli: Cli) -> None:
+    """The command does not start while someone else holds the lock: 4 at once, 9 after waiting."""
+    cli("lock", "acquire", "x", "--owner", "a")
+    refused = cli("lock", "run", "x", "--", "touch", "ran")
+    assert 4 == refused.code
+    assert "'a'" in refused.error
+    assert 9 == cli("lock", "run", "x", "--wait", "200ms", "--", "touch", "ran").code
+    assert not Path("ran").exists()
+
+
+def test_losing_the_lease_ends_the_whole_group(cli: Cli, tmp_path: Path) -> None:
+    """Force-unlocked, the run ends its command and that one's children, also such as ignore TERM, and exits 5."""
+    script = f'trap "" TERM; sleep 100 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/leader; wait; sleep 100'
+    running = subprocess.Popen(
+        command("lock", "run", "x", "--ttl", "3", "--", "sh", "-c", script),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    leader, child = int(_wait_for(tmp_path / "leader")), int(_wait_for(tmp_path / "child"))
+    cli("lock", "force-unlock", "x", "--yes")
+    _, err = running.communicate(timeout=20)
+    assert 5 == running.returncode
+    assert err.startswith("error: the lease")
+    assert _gone(leader)
+    assert _gone(child)
+
+
+def test_the_lease_is_renewed_while_the_command_runs(cli: Cli) -> None:
+    """A command that takes longer than the ttl keeps the lock to its end."""
+    assert 0 == cli("lock", "run", "x", "--ttl", "1", "--", "sleep", "2.5").code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_passed_on(cli: Cli, tmp_path: Path, number: signal.Signals) -> None:
+    """The command gets the signal; what it makes of it is the exit code, and the lock is free."""
+    script = f"trap 'exit 11' TERM INT; echo ready > {tmp_path}/ready; while :; do sleep 0.05; done"
+    running = subprocess.Popen(command("lock", "run", "x", "--", "sh", "-c", script), env=environment())
+    _wait_for(tmp_path / "ready")
+    os.kill(running.pid, number)
+    assert 11 == running.wait(20)
+    assert 3 == cli("lock", "show", "x").code

@@ -1,0 +1,107 @@
+"""``ghcoord memory``: every verb, once with success and once without."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+
+import pytest
+
+from tests.cli.running import Cli, command, environment
+
+pytestmark = pytest.mark.usefixtures("hub")
+
+
+def test_set_and_get(cli: Cli) -> None:
+    """A text comes back bare, any JSON as JSON, and null is a value; a missing key exits 3."""
+    cli("memory", "set", "k", "a text")
+    assert "a text\n" == cli("memory", "get", "k").out
+    cli("memory", "set", "k", '{"b": [1, null]}', "--json-value")
+    assert '{"b": [1, null]}\n' == cli("memory", "get", "k").out
+    cli("memory", "set", "k", "null", "--json-value")
+    assert (0, "null\n") == (cli("memory", "get", "k").code, cli("memory", "get", "k").out)
+    missing = cli("memory", "get", "missing")
+    assert 3 == missing.code
+    assert "'missing'" in missing.error
+
+
+def test_set_reads_standard_input(cli: Cli) -> None:
+    """'-' stands for standard input, every character of it."""
+    cli("memory", "set", "k", "-", stdin="two\nlines\n")
+    assert "two\nlines\n" == cli("memory", "get", "k", "--json").json["value"]
+
+
+def test_compare_and_set(cli: Cli) -> None:
+    """--if-revision writes at that revision only: 0 means unset; a lost write exits 4 and changes nothing."""
+    entry = cli("memory", "set", "k", "1", "--if-revision", "0", "--json").json
+    lost = cli("memory", "set", "k", "2", "--if-revision", "0")
+    assert 4 == lost.code
+    assert "'k'" in lost.error
+    assert 0 == cli("memory", "set", "k", "3", "--if-revision", entry["revision"]).code
+    assert "3\n" == cli("memory", "get", "k").out
+
+
+def test_namespaces_are_apart(cli: Cli) -> None:
+    """A key of one namespace is not in another, and sync names both."""
+    cli("memory", "set", "k", "1")
+    cli("memory", "set", "k", "2", "--namespace", "other")
+    assert "1\n" == cli("memory", "get", "k").out
+    assert "2\n" == cli("memory", "get", "k", "-n", "other").out
+    assert {"global", "other"} == set(cli("memory", "sync", "--json").json["namespaces"])
+    assert ["other"] == list(cli("memory", "sync", "--namespace", "other", "--json").json["namespaces"])
+    assert 2 == cli("memory", "sync", "--namespace", "a//b").code
+
+
+def test_a_value_with_a_ttl_ends(cli: Cli) -> None:
+    """After its ttl the key is gone for readers."""
+    entry = cli("memory", "set", "k", "1", "--ttl", "200ms", "--json").json
+    assert 0.2 == entry["ttl"]
+    assert 9 == cli("memory", "watch", "other", "--timeout", "300ms").code
+    assert 3 == cli("memory", "get", "k").code
+
+
+def test_delete(cli: Cli) -> None:
+    """A key that was set is deleted; one that was not exits 3; conditions hold as for set."""
+    cli("memory", "set", "k", "1")
+    assert 4 == cli("memory", "delete", "k", "--if-revision", "1").code
+    assert 5 == cli("memory", "delete", "k", "--fence", "x:1").code
+    assert {"key": "k", "namespace": "global", "deleted": True} == cli("memory", "delete", "k", "--json").json
+    assert 3 == cli("memory", "delete", "k").code
+
+
+def test_list(cli: Cli) -> None:
+    """Keys are listed by prefix and in order; a namespace that cannot be exits 2."""
+    for key in ("b/1", "a/2", "a/1"):
+        cli("memory", "set", key, "v")
+    assert ["a/1", "a/2"] == [entry["key"] for entry in cli("memory", "list", "a/", "--json").json]
+    assert 4 == len(cli("memory", "list").out.splitlines())
+    assert "no keys\n" == cli("memory", "list", "c").out
+    assert 2 == cli("memory", "list", "--namespace", "").code
+
+
+def test_watch_prints_a_line_a_change(cli: Cli) -> None:
+    """Each change is one line of JSON; --count ends it with 0."""
+    watching = subprocess.Popen(
+        command("memory", "watch", "a/", "--prefix", "--count", "2", "--timeout", "20s", "--json"),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert watching.stdout is not None
+    number = 0
+    while not select.select([watching.stdout], [], [], 0.2)[0]:
+        number += 1
+        cli("memory", "set", "a/k", str(number))
+    seen = json.loads(watching.stdout.readline())
+    assert ("set", "a/k", "global") == (seen["kind"], seen["key"], seen["namespace"])
+    assert 1 <= int(seen["value"]) <= number
+    cli("memory", "set", "a/last", '{"x": 1}', "--json-value")
+    rest, _ = watching.communicate(timeout=20)
+    assert 0 == watching.returncode
+    assert 1 == len(rest.splitlines())
+
+
+def test_watch_times_out(cli: Cli) -> None:
+    """Without a change --timeout exits 9."""
+    assert 9 == cli("memory", "watch", "k", "--timeout", "200ms").code

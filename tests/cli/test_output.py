@@ -1,0 +1,175 @@
+"""What is printed: JSON with frozen keys, tables that fit, nothing hostile."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ghcoord.faces.cli.output import clean, clean_text, to_json
+from tests.cli.running import Cli, command, environment
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b31m [bold]x[/bold] \u202egnirts\u2028 \r\n end"
+
+WORKER_KEYS = """id hostname pid status drain_requested registered_at last_heartbeat expires_at ttl token capacity
+capabilities sandbox max_sessions active_sessions session_ids health metadata"""
+TASK_KEYS = """id tool args state priority attempt worker result created_at submitted_by started_at ended_at due_at timeout
+retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease history metadata"""
+LOCK_KEYS = "name owner token acquired_at expires_at metadata"
+ENTRY_KEYS = "key value namespace revision updated_at updated_by ttl expires_at"
+
+SESSION = [
+    (["init"], "hub id created"),
+    (["worker", "register", "w1"], "success message heartbeat_interval_seconds token"),
+    (["worker", "heartbeat", "w1"], "acknowledged message unknown_session_ids"),
+    (["worker", "list"], [WORKER_KEYS]),
+    (["worker", "list", "--count"], "count"),
+    (["worker", "show", "w1"], WORKER_KEYS),
+    (["worker", "status", "w1", "active"], WORKER_KEYS),
+    (["worker", "drain", "w1"], WORKER_KEYS),
+    (["worker", "reap"], "recovered removed"),
+    (["worker", "reap", "--dry-run"], "stale"),
+    (["worker", "reap", "--mark-only"], "marked"),
+    (["worker", "deregister", "w1"], "success message unknown_session_ids"),
+    (["task", "submit", "echo", "--id", "t1", "--arg", "message=hi"], TASK_KEYS),
+    (["task", "submit", "echo", "--id", "t2"], TASK_KEYS),
+    (["task", "submit", "--batch", "-"], "submitted batch_id ids"),
+    (["task", "cancel", "t2"], TASK_KEYS),
+    (["task", "retry", "t2"], TASK_KEYS),
+    (["task", "cancel", "t2"], TASK_KEYS),
+    (
+        ["worker", "start", "--until-idle", "10ms"],
+        "worker_id leased succeeded failed returned refused recovered commits",
+    ),
+    (["task", "list"], [TASK_KEYS]),
+    (["task", "show", "t1"], TASK_KEYS),
+    (["task", "wait", "t1"], TASK_KEYS),
+    (["task", "logs", "t1"], "id text"),
+    (["lock", "acquire", "x", "--owner", "a"], LOCK_KEYS),
+    (["lock", "renew", "x", "--owner", "a"], LOCK_KEYS),
+    (["lock", "list"], [LOCK_KEYS]),
+    (["lock", "show", "x"], LOCK_KEYS),
+    (["lock", "release", "x", "--owner", "a"], "name owner released"),
+    (["lock", "release", "--all", "--owner", "a"], "owner released"),
+    (["lock", "acquire", "x", "--owner", "a"], LOCK_KEYS),
+    (["lock", "force-unlock", "x", "--yes"], LOCK_KEYS),
+    (["lock", "clean"], "removed"),
+    (["lock", "run", "x", "--", "true"], "name owner token exit_code duration"),
+    (["memory", "set", "k", "v"], ENTRY_KEYS),
+    (["memory", "get", "k"], ENTRY_KEYS),
+    (["memory", "list"], [ENTRY_KEYS]),
+    (["memory", "sync"], "namespaces"),
+    (["memory", "delete", "k"], "key namespace deleted"),
+    (["doctor"], "hub usable findings"),
+]
+"""A session with every command that prints one JSON document, and the keys of each; in a list: of its elements."""
+
+
+def test_json_keys_are_frozen(cli: Cli, hub: Path) -> None:
+    """Every command's --json parses, and its keys are those that scripts know: changing one breaks them."""
+    for line, keys in SESSION:
+        # Before the subcommand here, after it in the other tests.
+        done = cli("--json", *line, stdin='{"tool": "echo", "args": {"message": "x"}}\n')
+        assert 0 == done.code, (line, done)
+        value: Any = done.json
+        if isinstance(keys, list):
+            assert value, line
+            value, keys = value[0], keys[0]
+        assert keys.split() == list(value), line
+    result = cli("task", "show", "t1", "--json").json["result"]
+    assert "success output error exit_code duration data truncated artifacts completed_at".split() == list(result)
+
+
+def test_the_session_covers_every_verb() -> None:
+    """No command escapes the frozen keys, except those that print lines and those with tests of their own."""
+    from tests.cli.test_help import NAMES
+
+    covered = {name for name in NAMES for line, _ in SESSION if name.split() == line[: len(name.split())]}
+    assert {"memory watch", "status", "demo"} == set(NAMES) - covered
+
+
+def test_hostile_records_do_no_harm(cli: Cli, hub: Path) -> None:
+    """Control characters, reordering and Rich markup from records show as text in every view that shows them."""
+    cli("memory", "set", "k", HOSTILE)
+    cli("task", "submit", "echo", "--id", "t1", "--arg", f"message={HOSTILE}", "--meta", f"m={HOSTILE}")
+    cli("task", "cancel", "t1", "--reason", HOSTILE)
+    cli("lock", "acquire", "x", "--owner", "[red]me[/red]", "--meta", f"m={HOSTILE}")
+    cli("worker", "register", "w1", "--label", f"l={HOSTILE}", "--meta", f"m={HOSTILE}")
+    for line in (
+        ["memory", "get", "k"],
+        ["memory", "list"],
+        ["task", "list"],
+        ["task", "show", "t1"],
+        ["task", "wait", "t1"],
+        ["lock", "show", "x"],
+        ["lock", "list"],
+        ["lock", "acquire", "x"],
+        ["worker", "show", "w1"],
+        ["worker", "list"],
+    ):
+        done = cli(*line)
+        shown = done.out + done.err
+        assert all(char.isprintable() or char == "\n" for char in shown), line
+        assert not {"\u202e", "\u2028"} & set(shown), line
+        in_json = cli(*line, "--json").out
+        assert all(char.isprintable() or char == "\n" for char in in_json), line
+    assert "[bold]x[/bold]" in cli("memory", "get", "k").out
+    assert "[red]me[/red]" in cli("lock", "list").out
+    assert HOSTILE == cli("memory", "get", "k", "--json").json["value"]
+
+
+def test_tables_fit_80_columns(cli: Cli, hub: Path) -> None:
+    """Long values are cut and long names are folded; ids stay whole."""
+    name = "name/" + "x" * 200
+    cli("memory", "set", name, "value " * 100)
+    cli("lock", "acquire", name, "--owner", "owner " * 20 + "end", "--ttl", "1h")
+    cli("task", "submit", "echo", "--id", "t" * 30, "--arg", "message=" + "m" * 500)
+    cli("worker", "register", "w" * 60)
+    cli("worker", "start", "--until-idle", "10ms")
+    for line in (["memory", "list"], ["lock", "list"], ["task", "list"], ["worker", "list"]):
+        assert 80 >= max(map(len, cli(*line).out.splitlines())), line
+    assert name == "".join(row.split()[0] for row in cli("lock", "list").out.splitlines()[1:])
+    assert "t" * 30 in cli("task", "list").out
+
+
+@pytest.mark.parametrize(("extra", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_is_for_terminals(cli: Cli, hub: Path, extra: dict[str, str], coloured: bool) -> None:
+    """On a terminal states have colours, unless NO_COLOR is set; elsewhere they never have."""
+    cli("task", "submit", "echo", "--id", "t1")
+    cli("task", "cancel", "t1")
+    cli("worker", "register", "w1")
+    assert "\x1b" not in cli("worker", "list").out
+    ours, theirs = pty.openpty()
+    env = {key: value for key, value in environment(extra).items() if key != "NO_COLOR" or extra}
+    done = subprocess.run(command("worker", "list"), stdout=theirs, env={**env, "TERM": "xterm-256color"}, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert 0 == done.returncode
+    assert coloured is ("\x1b[32m" in shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "block"),
+    [
+        ("plain ünïcödé 漢字 👩‍💻", "plain ünïcödé 漢字 👩‍💻", "plain ünïcödé 漢字 👩‍💻"),
+        ("a\nb\tc", "a\\nb\\tc", "a\nb\tc"),
+        ("\x1b[0m\x07\x9b\x7f\r", "\\x1b[0m\\x07\\x9b\\x7f\\r", "\\x1b[0m\\x07\\x9b\\x7f\\r"),
+        ("\u202e\u2028\ud800", "\\u202e\\u2028\\ud800", "\\u202e\\u2028\\ud800"),
+    ],
+)
+def test_cleaning(text: str, line: str, block: str) -> None:
+    """Letters and symbols of any script stay; what a terminal would act on shows as an escape."""
+    assert (line, block) == (clean(text), clean_text(text))
+
+
+def test_json_is_exact_and_safe() -> None:
+    """What a terminal would act on is escaped, and reading it back gives the very value."""
+    text = to_json({"k": HOSTILE + "ü\ud800"})
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert {"k": HOSTILE + "ü\ud800"} == json.loads(text)

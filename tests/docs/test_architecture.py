@@ -1,0 +1,95 @@
+"""What ``docs/architecture.md`` tables is what the code has."""
+
+from __future__ import annotations
+
+import re
+
+import ghcoord
+from ghcoord.coord import layout
+from ghcoord.coord.layout import FLEET, LOCKS, META, memory_space
+from ghcoord.coord.tick import Beat, Finished
+from ghcoord.hub import Hub, Submission
+from ghcoord.model.task import TRANSITIONS, TaskResult
+from tests.docs.pages import ROOT
+
+_PLACES = {
+    "xx": "[0-9a-f]{2}",
+    "yy": "[0-9a-f]{2}",
+    "SSSSSS": "[0-9a-f]{6}",
+    "SS": "[0-9a-f]{2}",
+    "MMMMM": "[0-9]{5}",
+    "MINUTE": "[0-9a-f]{8}",
+    "P": "[0-9]",
+    "STATE": "[a-z]+",
+    "PATH": ".+",
+}
+_WORD = re.compile("|".join([*_PLACES, "ID|TOOL|WORKER|NAME|KEY|LOCK"]))
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the first table below ``heading``."""
+    text = (ROOT / "docs" / "architecture.md").read_text().partition(f"## {heading}\n")[2]
+    rows = re.findall(r"^\| (.+) \|$", text.partition("\n## ")[0], flags=re.MULTILINE)
+    return [row.split(" | ") for row in rows[1:]]
+
+
+def codes(cell: str) -> list[str]:
+    return re.findall("`([^`]+)`", cell)
+
+
+def patterns() -> dict[str, dict[str, re.Pattern[str]]]:
+    """The paths that the page lists for each space, as patterns."""
+    spaces = [META, FLEET, LOCKS, "memory/NAMESPACE"]
+    found: dict[str, dict[str, re.Pattern[str]]] = {space: {} for space in spaces}
+    for where, paths, _ in table("On disk"):
+        for space in spaces if where == "every one" else codes(where):
+            for path in codes(paths):
+                rule = _WORD.sub(lambda word: _PLACES.get(word[0], "[^/]+"), re.escape(path).replace(r"\-", "-"))
+                found[space][path] = re.compile(rule)
+    return found
+
+
+def busy_hub() -> Hub:
+    """A hub that has everything: tasks in each state, workers, locks, values, a fence."""
+    hub = ghcoord.connect("memory:")
+    token = hub.workers.register("w1", capacity=9).token
+    hub.tasks.submit_many([Submission("echo", {}, retries=int(n == 1), backoff=60, id=f"t{n}") for n in range(4)])
+    leased = hub.beat(Beat("w1", token, tools=("echo",), want=4)).leased
+    ends = [TaskResult(success=n == 0) for n in range(3)]
+    done = [
+        Finished(task.id, task.lease.token, end)
+        for task, end in zip(leased, ends, strict=False)
+        if task.lease is not None
+    ]
+    hub.beat(Beat("w1", token, finished=done))
+    hub.tasks.submit("echo", {})
+    lock = hub.locks.acquire("deploy", "ann")
+    assert lock is not None
+    hub.memory.set("color", "blue", fence=("deploy", lock.token))
+    return hub
+
+
+def test_layout_is_as_described() -> None:
+    """Every file of a busy hub lies where the page says, and every place is in use (but for broken records)."""
+    hub = busy_hub()
+    assert {"succeeded", "failed", "dead", "leased", "queued"} == {s for s, n in hub.tasks.counts().items() if n}
+    known = patterns()
+    known[memory_space("global")] = known.pop("memory/NAMESPACE")
+    unused = {(space, path) for space, paths in known.items() for path in paths if not path.startswith(layout.BROKEN)}
+    for space in hub.heads():
+        for path, _ in hub._context.snapshot(space).walk(""):
+            fitting = [name for name, rule in known[space].items() if rule.fullmatch(path)]
+            assert fitting, f"{space}:{path} is not in the page"
+            unused -= {(space, name) for name in fitting}
+    assert set() == unused
+
+
+def test_transitions_are_as_described() -> None:
+    """The page's table of a task's states is that of the model."""
+    described = {
+        (before, after)
+        for source, target, _ in table("The queue")
+        for before in codes(source)
+        for after in codes(target)
+    }
+    assert {(str(before), str(after)) for (before, _), after in TRANSITIONS.items()} == described

@@ -1,0 +1,340 @@
+"""Records as files: what people write by hand is read or refused by name, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ghcoord.errors import Corrupt, NewerSchema, TooLarge, UsageError
+from ghcoord.model.codec import (
+    FORMAT,
+    MAX_DEPTH,
+    MAX_RECORD,
+    Record,
+    check_value,
+    decode,
+    encode,
+    stamp,
+)
+from ghcoord.model.lock import Lock
+from ghcoord.model.memory import Fence, MemoryEntry
+from ghcoord.model.task import (
+    Attempt,
+    Backoff,
+    Progress,
+    State,
+    Task,
+    TaskLease,
+    TaskResult,
+)
+from ghcoord.model.worker import Capabilities, Capacity, Health, SandboxInfo, Worker, WorkerStatus
+
+ENTRY: dict[str, Any] = {
+    "format": 1,
+    "key": "k",
+    "value": 5,
+    "revision": 3,
+    "updated_at": "2026-01-02T03:04:05Z",
+}
+
+
+def entry(**changes: Any) -> bytes:
+    return json.dumps({**ENTRY, **changes}).encode()
+
+
+def with_value(text: str) -> bytes:
+    """An entry whose value is ``text``, JSON or not."""
+    return entry(value="@").replace(b'"@"', text.encode())
+
+
+# -- round trips
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+times = st.integers(0, 4_000_000_000_000).map(lambda ms: stamp(ms / 1000))
+seconds = st.floats(0.001, 86400)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(texts, below, max_size=3),
+    max_leaves=8,
+)
+objects = st.dictionaries(texts, values, max_size=3)
+counts = st.integers(0, 10**6)
+tokens = st.integers(1, 2**53)
+
+results = st.builds(
+    TaskResult,
+    success=st.booleans(),
+    output=texts,
+    error=texts,
+    exit_code=st.none() | st.integers(0, 255),
+    duration=seconds,
+    data=objects,
+    truncated=st.booleans(),
+    artifacts=st.lists(texts, max_size=2).map(tuple),
+    completed_at=st.none() | times,
+)
+attempts = st.builds(
+    Attempt, attempt=counts, worker=texts, token=tokens, started_at=times, ended_at=times, outcome=texts, error=texts
+)
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> Task:
+    state = draw(st.sampled_from(State))
+    return Task(
+        id=draw(names),
+        tool=draw(names),
+        args=draw(objects),
+        state=state,
+        priority=draw(st.integers(0, 9)),
+        sequence=draw(counts),
+        created_at=draw(times),
+        submitted_by=draw(texts),
+        timeout=draw(st.none() | seconds),
+        max_failures=draw(st.integers(1, 1000)),
+        backoff=draw(st.builds(Backoff, base=st.floats(0, 100), cap=st.floats(0, 100))),
+        metadata=draw(objects),
+        attempt=draw(counts),
+        failures=draw(counts),
+        lost=draw(counts),
+        lease=draw(st.builds(TaskLease, worker=names, token=tokens, attempt=tokens, at=times))
+        if state is State.LEASED
+        else None,
+        due_at=draw(times) if state is State.FAILED else None,
+        cancel_requested=draw(st.booleans()),
+        cancel_reason=draw(texts),
+        progress=draw(
+            st.none() | st.builds(Progress, fraction=st.none() | st.floats(0, 1), message=texts, tail=texts, at=times)
+        ),
+        result=draw(st.none() | results),
+        ended_at=draw(st.none() | times),
+        history=tuple(draw(st.lists(attempts, max_size=2))),
+    )
+
+
+workers = st.builds(
+    Worker,
+    id=names,
+    token=tokens,
+    hostname=texts,
+    pid=st.none() | counts,
+    status=st.sampled_from(WorkerStatus),
+    drain_requested=st.booleans(),
+    registered_at=times,
+    last_heartbeat=times,
+    renewal=tokens,
+    ttl=seconds,
+    capacity=st.builds(Capacity, max_tasks=counts, active_tasks=counts),
+    capabilities=st.builds(
+        Capabilities,
+        cpu_cores=counts,
+        memory_mb=counts,
+        supported_task_types=st.lists(texts, max_size=2).map(tuple),
+        labels=st.dictionaries(texts, texts, max_size=2),
+    ),
+    sandbox=st.none() | st.builds(SandboxInfo, driver=texts, tier=texts),
+    max_sessions=counts,
+    active_sessions=counts,
+    session_ids=st.lists(texts, max_size=2).map(tuple),
+    health=st.none() | st.builds(Health, cpu=st.none() | seconds, health_status=st.just("degraded")),
+    metadata=objects,
+)
+locks = st.builds(
+    Lock,
+    name=names,
+    owner=names,
+    token=tokens,
+    ttl=seconds,
+    acquired_at=times,
+    renewed_at=times,
+    renewal=tokens,
+    metadata=objects,
+)
+entries = st.builds(
+    MemoryEntry,
+    key=names,
+    value=values,
+    revision=tokens,
+    updated_at=times,
+    updated_by=texts,
+    ttl=st.none() | seconds,
+)
+fences = st.builds(Fence, lock=texts, token=tokens)
+
+
+@given(st.one_of(tasks(), workers, locks, entries, fences))
+def test_what_is_written_is_read(record: Record) -> None:
+    """Every kind of record survives the file unchanged, and the same record always gives the same bytes."""
+    data = encode(record)
+    assert record == decode(type(record), data, "p")
+    assert data == encode(decode(type(record), data, "p"))
+
+
+def test_the_file_reads_well() -> None:
+    """Sorted keys, indented, unescaped letters, a newline at the end: it diffs and reads well."""
+    written = encode(decode(MemoryEntry, entry(value={"b": "é", "a": None}), "p")).decode()
+    assert written == json.dumps(json.loads(written), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    assert '"é"' in written
+    assert '"a": null' in written, "null inside of a value is content"
+
+
+@pytest.mark.parametrize("kind", [Task, Worker, Lock, MemoryEntry, Fence])
+def test_keys_added_by_hand_survive(kind: type[Record]) -> None:
+    """A note that a person adds to a record is still there after ghcoord wrote it again."""
+    common = {"token": 1, "ttl": 5.0, "renewal": 1, "revision": 1}
+    stamps = dict.fromkeys(["acquired_at", "renewed_at", "registered_at", "last_heartbeat"], "2026-01-01T00:00:00Z")
+    record = {
+        "id": "x",
+        "name": "x",
+        "key": "x",
+        "lock": "x",
+        "owner": "x",
+        "tool": "echo",
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z",
+        **common,
+        **stamps,
+        "note": {"by": "a person", "list": [1, 2]},
+    }
+    again = json.loads(encode(decode(kind, json.dumps(record).encode(), "p")))
+    assert {"by": "a person", "list": [1, 2]} == again["note"]
+
+
+# -- what people break
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "p is not JSON"),
+        (b"{", "p is not JSON"),
+        (b"<<<<<<< HEAD\n{}\n", "p is not JSON"),
+        (b"\xff\xfe\x00", "p is not"),
+        (b"\xef\xbb\xbf{}", "p is not"),
+        (b"[]", "p is not a valid memoryentry"),
+        (b"null", "p is not a valid memoryentry"),
+        (b"5", "p is not a valid memoryentry"),
+        (b"{}", "key: Field required"),
+        (entry(key=""), "key: .*at least 1"),
+        (entry(key=7), "key: .*string"),
+        (entry(revision=0), "revision"),
+        (entry(revision=-1), "revision"),
+        (entry(revision="x"), "revision"),
+        (entry(revision=1.5), "revision"),
+        (entry(revision=None), "revision"),
+        (entry(updated_at="yesterday"), "updated_at"),
+        (entry(updated_at="2026-01-02T03:04:05"), "updated_at: .*timezone"),
+        (entry(ttl=0), "ttl"),
+        (entry(ttl=-5), "ttl"),
+        (with_value("NaN"), "NaN"),
+        (with_value("[Infinity]"), "Infinity"),
+        (with_value("-Infinity"), "Infinity"),
+        (with_value("1e400"), "1e400"),
+        (with_value("1" * 5000), "p is not JSON"),
+        (with_value('"\\ud800"'), "p is not"),
+        (with_value("[" * 100_000), "p is not JSON"),
+        (with_value("[" * 300 + "]" * 300), "p is not"),
+        (with_value('"' + "x" * MAX_RECORD + '"'), f"at most {MAX_RECORD}"),
+    ],
+)
+def test_what_people_break_is_named(data: bytes, why: str) -> None:
+    """Whatever a file holds, reading it gives a record or ``Corrupt`` with the path and the defect."""
+    with pytest.raises(Corrupt, match=why) as caught:
+        decode(MemoryEntry, data, "p")
+    assert caught.value.message.startswith("p ")
+    assert "\n" not in caught.value.message.replace("memoryentry", "")
+
+
+@given(st.binary(max_size=60) | values.map(lambda value: json.dumps(value).encode()))
+def test_no_content_raises_anything_else(data: bytes) -> None:
+    """No file can raise something that callers do not expect."""
+    for kind in (Task, Worker, Lock, MemoryEntry, Fence):
+        try:
+            decode(kind, data, "p")
+        except (Corrupt, NewerSchema):
+            continue
+
+
+def test_a_newer_format_is_not_guessed_at() -> None:
+    """A record of a newer ghcoord is refused as such, whatever else it holds; an older or missing one is read."""
+    with pytest.raises(NewerSchema, match=f"p has format {FORMAT + 1}: upgrade"):
+        decode(MemoryEntry, json.dumps({"format": FORMAT + 1, "all": "new"}).encode(), "p")
+    without = {key: value for key, value in ENTRY.items() if key != "format"}
+    assert FORMAT == decode(MemoryEntry, json.dumps(without).encode(), "p").format
+
+
+@pytest.mark.parametrize("ttl", [1e30, 1e300, 30 * 86400.0])
+@pytest.mark.parametrize("when", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00Z"])
+def test_the_ends_of_the_calendar_are_no_accident(when: str, ttl: float) -> None:
+    """A date or a ttl that leaves the calendar means never or long ago, and raises nothing."""
+    one = decode(MemoryEntry, entry(updated_at=when, ttl=ttl), "p")
+    assert ((when[0] == "0") and ttl < 1e9) is one.expired(1_800_000_000.0) or when[0] == "2"
+    lock = Lock(
+        name="l",
+        owner="o",
+        token=1,
+        ttl=min(ttl, 30 * 86400.0),
+        acquired_at=datetime(2026, 1, 1, tzinfo=UTC),
+        renewed_at=one.updated_at,
+        renewal=1,
+    )
+    assert lock.expires_at.tzinfo is not None
+
+
+# -- what users bring
+
+
+def test_a_record_that_is_too_large_is_refused() -> None:
+    """Nothing over the limit is written."""
+    big = MemoryEntry(key="k", value="x" * MAX_RECORD, revision=1, updated_at=stamp(0))
+    with pytest.raises(TooLarge, match=f"at most {MAX_RECORD}"):
+        encode(big)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), [float("inf")], {1: 2}, {None: 1}, {"a": {1, 2}}, b"bytes", object(), "\ud800", {"\udfff": 1}],
+    ids=str,
+)
+def test_what_is_not_json_is_refused(value: Any) -> None:
+    """Values that JSON has no word for are the caller's mistake, before anything is written."""
+    with pytest.raises(UsageError, match="the value"):
+        check_value(value, "value")
+
+
+def test_depth_and_size_are_bounded() -> None:
+    """A value of the greatest depth passes; a deeper, circular or larger one does not."""
+    deep: Any = 1
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    assert deep is check_value(deep, "value")
+    with pytest.raises(UsageError, match="nested deeper"):
+        check_value([deep], "value")
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(UsageError, match="nested deeper"):
+        check_value(circle, "value")
+    with pytest.raises(TooLarge, match="the value has"):
+        check_value("é" * 500_000, "value")
+
+
+@given(st.integers(1, 240_000))
+def test_a_value_that_passes_fits_into_its_record(length: int) -> None:
+    """Indentation counts: what ``check_value`` lets pass can be written."""
+    value = [1] * length
+    try:
+        check_value(value, "value")
+    except TooLarge:
+        return
+    encode(MemoryEntry(key="k" * 256, value=value, revision=2**53, updated_at=stamp(0), updated_by="x" * 256))
+
+
+def test_stamps_are_to_the_millisecond() -> None:
+    """Times are UTC and readable."""
+    assert "2023-11-14T22:13:20.123000+00:00" == stamp(1_700_000_000.1234).isoformat()
