@@ -6,7 +6,7 @@
 set -eu
 
 version=${1:?usage: deploy_lock.sh VERSION}
-: "${GHCOORD_HUB:?set it to the hub\'s folder}"
+: "${GHCOORD_HUB:?set it to the folder of the hub}"
 
 exec ghcoord lock run deploy --ttl 1m --wait 5m -- sh -eu -c '
     echo "deploying $1 under token $GHCOORD_FENCING_TOKEN"

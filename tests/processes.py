@@ -27,10 +27,10 @@ def cli(hub: Path | str, *args: str, timeout: float = 60.0) -> subprocess.Comple
 class WorkerProcess:
     """A ``ghcoord worker start`` of its own process."""
 
-    def __init__(self, hub: Path | str, worker_id: str, *args: str) -> None:
+    def __init__(self, hub: Path | str, worker_id: str, *args: str, before: tuple[str, ...] = ()) -> None:
         self.id = worker_id
         self.process = subprocess.Popen(
-            [*GHCOORD, "--hub", str(hub), "worker", "start", "--id", worker_id, *args],
+            [*before, *GHCOORD, "--hub", str(hub), "worker", "start", "--id", worker_id, *args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -61,9 +61,11 @@ class WorkerProcess:
 
 
 @contextmanager
-def workers(hub: Path | str, *ids: str, args: tuple[str, ...] = ()) -> Iterator[list[WorkerProcess]]:
-    """Worker processes that are gone afterwards, whatever happens."""
-    started = [WorkerProcess(hub, one, *args) for one in ids]
+def workers(
+    hub: Path | str, *ids: str, args: tuple[str, ...] = (), before: tuple[str, ...] = ()
+) -> Iterator[list[WorkerProcess]]:
+    """Worker processes that are gone afterwards, whatever happens. ``before`` is a command that starts them."""
+    started = [WorkerProcess(hub, one, *args, before=before) for one in ids]
     try:
         yield started
     finally:

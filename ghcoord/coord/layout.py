@@ -105,15 +105,15 @@ def index_path(task: Task) -> str:
 
 
 def due_path(due_at: datetime, task_id: str) -> str:
-    """By the minute and the millisecond at which a back-off ends."""
-    milliseconds = int(due_at.timestamp() * 1000)
-    minute, rest = divmod(milliseconds, 60_000)
-    return f"{BACKING_OFF}/{minute:08x}/{rest:05d}-{task_id}"
+    """``folder/aaaaaaa/bbb/ff/ccc-id``: 2²⁰ ms, 2¹⁰ ms, a fan-out for those that failed together, and the rest."""
+    ms = int(due_at.timestamp() * 1000)
+    first, _ = fan_out(task_id)
+    return f"{BACKING_OFF}/{ms >> 20:07x}/{ms >> 10 & 1023:03x}/{first}/{ms & 1023:03x}-{task_id}"
 
 
-def due_at(minute: str, name: str) -> float | None:
-    """The second at which a back-off index entry is due; ``None`` for a name that is not ours."""
+def due_at(block: str, part: str = "0", name: str = "0") -> float | None:
+    """The second at which a back-off index entry, or a folder of them, begins; ``None`` for names that are not ours."""
     try:
-        return (int(minute, 16) * 60_000 + int(name.partition("-")[0])) / 1000
+        return ((int(block, 16) << 20) + (int(part, 16) << 10) + int(name.partition("-")[0], 16)) / 1000
     except ValueError:
         return None

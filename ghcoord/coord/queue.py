@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ghcoord.coord import layout
 from ghcoord.coord.context import TASK_TABLE
 from ghcoord.coord.layout import FLEET
-from ghcoord.errors import Corrupt, LeaseLost, NewerSchema
+from ghcoord.errors import Corrupt, InvalidName, LeaseLost, NewerSchema, TooLarge
 from ghcoord.ids import encode_component
 from ghcoord.model import task as model
-from ghcoord.model.codec import to_json
+from ghcoord.model.codec import encode, to_json
 from ghcoord.model.task import State, Task, TaskResult
 from ghcoord.store.tx import Tx
 
 _REPORTED = frozenset({"succeeded", "failed", "cancelled"})
+
+KEPT = 1000
+"""Characters of its texts that are kept of a result which does not fit beside the task's arguments."""
 
 PROMOTE_PAGE = 200
 """Ended back-offs that one transaction puts back into the queue at most."""
@@ -32,7 +36,7 @@ def read_counts(raw: bytes | None) -> dict[str, Any]:
         value = json.loads(raw) if raw is not None else {}
         counts = {State(k): max(0, int(v)) for k, v in value.get("counts", {}).items()}
         return {"sequence": max(0, int(value.get("sequence", 0))), "counts": counts}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {"sequence": 0, "counts": {}}  # a person broke it; rebuild() makes it anew
 
 
@@ -76,7 +80,7 @@ def get(tx: Tx, task_id: str) -> Task | None:
     """The task, or ``None`` when there is none or a person broke its record."""
     try:
         return TASK_TABLE.get(tx, FLEET, task_id)
-    except (Corrupt, NewerSchema):
+    except (Corrupt, NewerSchema, InvalidName):
         return None
 
 
@@ -95,24 +99,36 @@ def _ready(tx: Tx, classes: Iterable[str]) -> Iterator[tuple[str, str]]:
     return heapq.merge(*(of_class(name) for name in classes))
 
 
+def _backing_off(tx: Tx, until: float = math.inf) -> Iterator[list[tuple[float | None, str]]]:
+    """Second by second, earliest first: when each back-off ends, and its index path. ``None`` for strays."""
+    for block in tx.names(FLEET, layout.BACKING_OFF):
+        if (layout.due_at(block) or 0.0) > until:
+            return
+        for part in tx.names(FLEET, f"{layout.BACKING_OFF}/{block}"):
+            if (layout.due_at(block, part) or 0.0) > until:
+                break
+            folder = f"{layout.BACKING_OFF}/{block}/{part}"
+            yield [
+                (layout.due_at(block, part, name), f"{folder}/{fan}/{name}")
+                for fan in tx.names(FLEET, folder)
+                for name in tx.names(FLEET, f"{folder}/{fan}")
+            ]
+
+
 def promote_due(tx: Tx) -> int:
     """Put tasks whose back-off has ended back into the queue; returns how many."""
     found: list[Task] = []
     stray: list[str] = []
-    for minute in tx.names(FLEET, layout.BACKING_OFF):
-        folder = f"{layout.BACKING_OFF}/{minute}"
-        start = layout.due_at(minute, "0")
-        if (start is not None and start > tx.now) or len(found) >= PROMOTE_PAGE:
+    for at, path in (entry for part in _backing_off(tx, until=tx.now) for entry in part):
+        if len(found) >= PROMOTE_PAGE:
             break
-        for name in tx.names(FLEET, folder):
-            at = layout.due_at(minute, name)
-            if at is not None and at > tx.now:
-                break
-            task = get(tx, name.partition("-")[2]) if at is not None else None
-            if task is None or layout.index_path(task) != f"{folder}/{name}":
-                stray.append(f"{folder}/{name}")
-            elif len(found) < PROMOTE_PAGE:
-                found.append(task)
+        if at is not None and at > tx.now:
+            continue
+        task = get(tx, path.rpartition("/")[2].partition("-")[2]) if at is not None else None
+        if task is None or layout.index_path(task) != path:
+            stray.append(path)
+        else:
+            found.append(task)
     for path in stray:
         tx.delete(FLEET, path)
     if found:
@@ -122,11 +138,10 @@ def promote_due(tx: Tx) -> int:
 
 def next_due(tx: Tx) -> float | None:
     """When the earliest back-off ends, in seconds since the epoch."""
-    for minute in tx.names(FLEET, layout.BACKING_OFF):
-        for name in tx.names(FLEET, f"{layout.BACKING_OFF}/{minute}"):
-            at = layout.due_at(minute, name)
-            if at is not None:
-                return at
+    for part in _backing_off(tx):
+        known = [at for at, _ in part if at is not None]
+        if known:
+            return min(known)
     return None
 
 
@@ -157,6 +172,17 @@ def lease(tx: Tx, worker: str, tools: Iterable[str], count: int) -> list[Task]:
     return leased
 
 
+def _ended(held: Task, result: TaskResult, now: float) -> Task:
+    """The task after ``result``, of which only the ends of the texts are kept where the record would get too large."""
+    ended = model.finish(held, result, now=now)
+    try:
+        encode(ended)
+    except TooLarge:
+        kept = {"output": result.output[-KEPT:], "error": result.error[-KEPT:], "data": {}, "artifacts": ()}
+        return model.finish(held, result.model_copy(update={**kept, "truncated": True}), now=now)
+    return ended
+
+
 def finish(tx: Tx, task_id: str, worker: str, token: int, result: TaskResult) -> str | None:
     """Apply the holder's result; a result from a lost lease is refused and audited.
 
@@ -180,7 +206,7 @@ def finish(tx: Tx, task_id: str, worker: str, token: int, result: TaskResult) ->
             reason=refusal.message,
         )
         return refusal.message
-    ended = model.finish(held, result, now=tx.now)
+    ended = _ended(held, result, tx.now)
     put(tx, [(held, ended)])
     tx.event(
         FLEET,
@@ -216,6 +242,18 @@ def leased_to(tx: Tx, worker: str) -> list[Task]:
             task = get(tx, task_id)
             if task is not None and task.lease is not None and task.lease.worker == worker:
                 found.append(task)
+    return found
+
+
+def holders(tx: Tx) -> set[str]:
+    """Ids of the workers that hold tasks."""
+    found = set()
+    for folder in tx.names(FLEET, layout.LEASED):
+        top = f"{layout.LEASED}/{folder}"
+        held = (get(tx, task_id) for part in tx.names(FLEET, top) for task_id in tx.names(FLEET, f"{top}/{part}"))
+        task = next((task for task in held if task is not None and task.lease is not None), None)
+        if task is not None and task.lease is not None:
+            found.add(task.lease.worker)
     return found
 
 

@@ -11,7 +11,7 @@ from ghcoord.coord.context import WORKER_TABLE, Context
 from ghcoord.coord.layout import FLEET, LEASED, LOCKS, WORKERS
 from ghcoord.coord.locks import release_all_of
 from ghcoord.errors import NotFound, UsageError
-from ghcoord.ids import decode_component
+from ghcoord.ids import encode_component
 from ghcoord.model.lease import Judge
 from ghcoord.model.worker import Worker, WorkerStatus, worker_key
 from ghcoord.store.base import Entry
@@ -101,12 +101,7 @@ class Recovery:
         def run(tx: Tx) -> dict[str, Recovered]:
             workers = {worker.id: worker for worker in WORKER_TABLE.all(tx, FLEET)}
             dead = {w.id for w in workers.values() if w.alive and judge(worker_key(w.id), w.lease, tx.now)}
-            holders = {
-                decode_component(name) or name
-                for name in tx.names(FLEET, LEASED)
-                if tx.names(FLEET, f"{LEASED}/{name}")
-            }
-            dead |= {name for name in holders if name not in workers or not workers[name].alive}
+            dead |= {name for name in queue.holders(tx) if name not in workers or not workers[name].alive}
             return {name: _recover(tx, name, workers.get(name)) for name in sorted(dead)}
 
         return self._context.transact((FLEET, LOCKS), run)
@@ -120,8 +115,7 @@ class Recovery:
         if stale_after is not None:
             self._threshold(self._scan(), stale_after)
             limit = stale_after
-        for worker_id in self.stale():
-            self.recover(worker_id)
+        self.recover_dead(self._context.judge())
         return self._remove_gone(limit)
 
     def _remove_gone(self, limit: float) -> int:
@@ -155,8 +149,7 @@ class Recovery:
         judge = context.observer.judge()
         now = context.now()
         dead = any(judge(worker_key(w.id), w.lease, now) for w in alive)
-        holders = [decode_component(name) or name for name in snapshot.entries(LEASED)]
-        if not dead and all(name in workers and workers[name].alive for name in holders):
+        if not dead and {encode_component(w.id) for w in alive}.issuperset(snapshot.entries(LEASED)):
             return {}
         return self.recover_dead(judge)
 

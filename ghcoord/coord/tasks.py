@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,10 +14,10 @@ from typing import Any
 from ghcoord.coord import layout, queue
 from ghcoord.coord.context import TASK_TABLE, Context
 from ghcoord.coord.layout import FLEET
-from ghcoord.errors import Corrupt, NewerSchema, NotFound, TaskFailed, UsageError
+from ghcoord.errors import Corrupt, InvalidName, NewerSchema, NotFound, TaskFailed, TooLarge, UsageError
 from ghcoord.ids import check_id, check_name, decode_component, new_task_id
 from ghcoord.model import task as model
-from ghcoord.model.codec import check_value, stamp
+from ghcoord.model.codec import check_value, stamp, to_json
 from ghcoord.model.task import ENDED, Backoff, State, Task, TaskResult
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Tx
@@ -24,6 +25,12 @@ from ghcoord.units import MAX_DURATION
 
 CHUNK = 500
 """Tasks that one transaction submits."""
+
+CHUNK_BYTES = 16_000_000
+"""Bytes of arguments and metadata that one transaction submits: commits of any store take more."""
+
+MAX_PAYLOAD = 880_000
+"""Bytes of arguments and metadata as a record holds them: what happens to the task must fit beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +53,11 @@ class Submission:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     id: str | None = None
 
-    def check(self) -> None:
-        """Raise ``UsageError`` naming the first thing that is wrong."""
+    def check(self) -> int:
+        """The bytes of args and metadata. Raises ``UsageError`` naming the first thing that is wrong, or ``TooLarge``."""
+        for name, what in ((self.tool, "tool name"), (self.id, "task id")):
+            if name is not None and not isinstance(name, str):
+                raise UsageError(f"the {what} {name!r} is not a text")
         check_id(self.tool, "tool name")
         if self.id is not None:
             check_id(self.id, "task id")
@@ -55,6 +65,9 @@ class Submission:
             raise UsageError(f"priority {self.priority!r} is out of range: give 0 to 9")
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or not 0 <= self.retries <= 999:
             raise UsageError(f"retries {self.retries!r} is out of range: give 0 to 999")
+        for seconds, what in ((self.timeout, "timeout"), (self.backoff, "back-off"), (self.backoff_cap, "back-off")):
+            if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+                raise UsageError(f"the {what} {seconds!r} is not a number of seconds")
         if self.timeout is not None and not 0 < self.timeout <= MAX_DURATION:
             raise UsageError(f"a timeout of {self.timeout!r} s is out of range: give more than 0")
         if not 0 <= self.backoff <= 86400 or not 0 <= self.backoff_cap <= 7 * 86400:
@@ -63,6 +76,10 @@ class Submission:
             if not isinstance(value, Mapping):
                 raise UsageError(f"{what} must be a JSON object")
             check_value(dict(value), what)
+        size = len(to_json([dict(self.args), dict(self.metadata)]).encode())
+        if size > MAX_PAYLOAD:
+            raise TooLarge(f"args and metadata have {size} bytes: at most {MAX_PAYLOAD} are accepted")
+        return size
 
 
 class Tasks:
@@ -105,15 +122,19 @@ class Tasks:
         context = self._context
         if batch is not None:
             check_name(batch, "batch id")
-        items: builtins.list[tuple[str, Submission]] = []
+        chunks: builtins.list[builtins.list[tuple[str, Submission]]] = []
+        room = 0
         for number, one in enumerate(submissions):
-            one.check()
-            items.append((one.id or self._new_id(batch, number), one))
-        if len({task_id for task_id, _ in items}) < len(items):
+            size = one.check()
+            if size > room or len(chunks[-1]) >= CHUNK:
+                chunks.append([])
+                room = CHUNK_BYTES
+            room -= size
+            chunks[-1].append((one.id or self._new_id(batch, number), one))
+        if len({task_id for chunk in chunks for task_id, _ in chunk}) < len(submissions):
             raise UsageError("two tasks of the batch have the same id")
         done: builtins.list[Task] = []
-        for start in range(0, len(items), CHUNK):
-            chunk = items[start : start + CHUNK]
+        for chunk in chunks:
             done += context.transact((FLEET,), partial(_submit, items=chunk, actor=context.actor))
             if on_progress is not None:
                 on_progress(len(done))
@@ -143,7 +164,7 @@ class Tasks:
             raise UsageError("the limit must not be negative")
         snapshot = self._context.snapshot(FLEET)
         found = (task for one in states for task in self._of_state(snapshot, one) if tool is None or task.tool == tool)
-        if len(states) == 1:
+        if len(states) == 1 and states[0] not in (State.LEASED, State.FAILED):
             return list(islice(found, limit))
         return sorted(found, key=lambda task: task.sequence, reverse=True)[:limit]
 
@@ -151,7 +172,7 @@ class Tasks:
         for task_id in _indexed(snapshot, state):
             try:
                 task = TASK_TABLE.find(snapshot, task_id)
-            except (Corrupt, NewerSchema):
+            except (Corrupt, NewerSchema, InvalidName):
                 continue
             if task is not None and task.state is state:
                 yield task
@@ -280,7 +301,7 @@ def _submit(tx: Tx, items: Sequence[tuple[str, Submission]], actor: str) -> buil
         made[task_id] = Task(
             id=task_id,
             tool=one.tool,
-            args=dict(one.args),
+            args=_plain(one.args),
             priority=one.priority,
             sequence=sequence,
             created_at=stamp(tx.now),
@@ -288,7 +309,7 @@ def _submit(tx: Tx, items: Sequence[tuple[str, Submission]], actor: str) -> buil
             timeout=one.timeout,
             max_failures=one.retries + 1,
             backoff=Backoff(base=one.backoff, cap=one.backoff_cap),
-            metadata=dict(one.metadata),
+            metadata=_plain(one.metadata),
         )
     if made:
         queue.put(tx, [(None, task) for task in made.values()])
@@ -300,9 +321,14 @@ def _submit(tx: Tx, items: Sequence[tuple[str, Submission]], actor: str) -> buil
     return [made.get(task_id) or _same(present[task_id], one) for task_id, one in items]
 
 
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """``value`` as it is read back: tuples are lists."""
+    return dict(json.loads(json.dumps(dict(value))))
+
+
 def _same(task: Task | None, one: Submission) -> Task:
     assert task is not None
-    if task.tool != one.tool or task.args != dict(one.args):
+    if task.tool != one.tool or task.args != _plain(one.args):
         raise UsageError(f"the task id {task.id!r} is taken by another task: choose another id")
     return task
 

@@ -159,19 +159,35 @@ class Workers(Recovery):
         return self._context.transact((FLEET,), run)
 
     def keepalive(self, worker_id: str, *, token: int | None = None) -> Keepalive:
-        """A heartbeat in the background, for a program that is a worker: ``.start()`` and ``.stop()``."""
+        """A heartbeat in the background, for a program that is a worker: ``.start()`` and ``.stop()``.
+
+        The first one is sent at once: how much of the lease is left is not known here.
+        """
         worker = self.get(worker_id)
         if worker is None:
             raise NotFound(f"there is no worker {worker_id!r}")
+        runtime = self._context.runtime
         return Keepalive(
-            self._context.runtime, worker.ttl, lambda: self.heartbeat(worker_id, token=token), name=worker_id
+            runtime,
+            worker.ttl,
+            lambda: self.heartbeat(worker_id, token=token),
+            granted_at=runtime.monotonic() - worker.ttl * RENEW_AT,
+            name=worker_id,
         )
 
-    def deregister(self, worker_id: str, session_ids: Collection[str] = ()) -> Deregistration:
-        """Remove a worker; tasks that it still holds go back to the queue. Raises ``NotFound``."""
+    def deregister(
+        self, worker_id: str, session_ids: Collection[str] = (), *, token: int | None = None
+    ) -> Deregistration:
+        """Remove a worker; tasks that it still holds go back to the queue. Raises ``NotFound``.
+
+        With the ``token`` of a registration, raises ``WorkerReplaced`` when a
+        newer one exists, so that a process that stops late leaves that alone.
+        """
 
         def run(tx: Tx) -> Deregistration:
             worker = need_worker(tx, worker_id)
+            if token is not None and worker.token != token:
+                model.current(worker, worker_id, token)
             unknown = tuple(sorted(set(session_ids) - set(worker.session_ids)))
             queue.lose_all(tx, worker_id, "its worker deregistered")
             WORKER_TABLE.remove(tx, FLEET, worker_id)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from ghcoord.__main__ import main
 from ghcoord.bootstrap import create
-from tests.cli.running import Cli, Run
+from tests.cli.running import Cli, Later, Run
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +44,14 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Run(code, done.out, done.err)
 
     return run
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    """Set this process's wall clock to so many seconds after the real one."""
+    real = time.time
+
+    def shift(seconds: float) -> None:
+        monkeypatch.setattr("ghcoord.clock.SystemRuntime.now", lambda runtime: real() + seconds)
+
+    return shift

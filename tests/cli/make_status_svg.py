@@ -43,7 +43,9 @@ class _Worker:
 
     def beat(self, want: int = 0, finish: int = 0, fail: int = 0) -> None:
         """One tick: report some of what it holds, take some more."""
-        held = [task for task in self.hub.tasks.list("leased") if task.worker == self.name]
+        held = sorted(
+            (task for task in self.hub.tasks.list("leased") if task.worker == self.name), key=lambda task: task.sequence
+        )
         results = []
         for number, task in enumerate(held[: finish + fail]):
             good = number < finish

@@ -37,6 +37,7 @@ class Run:
 
 
 Cli = Callable[..., Run]
+Later = Callable[[float], None]
 
 
 def command(*args: object) -> list[str]:

@@ -199,6 +199,7 @@ def test_a_hub_that_may_not_be_written(shared: Path, tmp_path: Path) -> None:
     if os.getuid():
         for folder, _, _ in os.walk(shared):
             Path(folder).chmod(0o555)
+    (shared / ".gitconfig").write_text("[safe]\n\tdirectory = *\n")  # git asks before it trusts another user's files
     reads = [["lock", "list"], ["memory", "list"], ["task", "list"], ["worker", "list"]]
     writes = [
         ["lock", "acquire", "x"],
@@ -208,7 +209,14 @@ def test_a_hub_that_may_not_be_written(shared: Path, tmp_path: Path) -> None:
         ["worker", "register", "w1"],
     ]
     done = subprocess.run(
-        [sys.executable, "-c", _AS_ANOTHER, str(shared / "hub.git"), str(tmp_path / "warm.git"), json.dumps([*reads, *writes])],
+        [
+            sys.executable,
+            "-c",
+            _AS_ANOTHER,
+            str(shared / "hub.git"),
+            str(tmp_path / "warm.git"),
+            json.dumps([*reads, *writes]),
+        ],
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from ghcoord.faces.cli.main import app
+from ghcoord.faces.cli.main import root_command
 from ghcoord.version import __version__
 from tests.cli.running import Cli, environment, spawn
 
@@ -27,7 +27,7 @@ VERBS = {
 
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command that is no group, by its name with spaces."""
-    root: Any = typer.main.get_command(app)
+    root = root_command()
     context = typer.Context(root)
     for name in root.list_commands(context):
         command = root.get_command(context, name)
@@ -122,7 +122,7 @@ def _seconds(argv: list[str]) -> float:
 def test_help_is_quick() -> None:
     """ghcoord --help takes at most 1.5 times importing typer and rich; the fastest of several runs each, in turns."""
     bare, full = [sys.executable, "-c", "import typer, rich"], [sys.executable, "-m", "ghcoord", "--help"]
-    for attempt in range(3):
+    for _ in range(3):
         pairs = [(_seconds(bare), _seconds(full)) for _ in range(7)]
         ratio = statistics.median(full for _, full in pairs) / statistics.median(bare for bare, _ in pairs)
         best = min(full for _, full in pairs) / min(bare for bare, _ in pairs)

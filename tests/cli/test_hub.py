@@ -9,9 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.cli.running import Cli
+from tests.cli.running import Cli, Later
 
 
 def _git(*args: object, where: Path) -> None:
@@ -133,12 +131,11 @@ def test_doctor_names_tasks_without_a_worker(cli: Cli, hub: Path) -> None:
     assert "registers" in found["build"]["fix"]
 
 
-@pytest.mark.timeout(60)
-def test_doctor_names_silent_workers(cli: Cli, hub: Path) -> None:
+def test_doctor_names_silent_workers(cli: Cli, hub: Path, later: Later) -> None:
     """A worker whose lease is over is named, and how it is recovered."""
     cli("worker", "register", "w1", "--ttl", "1")
     assert "ok" == _findings(cli)["workers"][0]["level"]
-    time.sleep(3.1)
+    later(3.5)
     (found,) = _findings(cli)["workers"]
     assert ("warning", {"worker": "w1"}) == (found["level"], found["details"])
     assert "reap" in found["fix"]

@@ -28,7 +28,9 @@ def test_a_held_lock_names_its_holder_and_the_time_left(cli: Cli) -> None:
 
 def test_acquire_in_json(cli: Cli) -> None:
     """The grant has the documented keys, and times that are a lease apart."""
-    lock = cli("lock", "acquire", "x", "--owner", "a", "--ttl", "1m", "--meta", "why=test", "--meta", "n:=3", "--json").json
+    lock = cli(
+        "lock", "acquire", "x", "--owner", "a", "--ttl", "1m", "--meta", "why=test", "--meta", "n:=3", "--json"
+    ).json
     assert ["name", "owner", "token", "acquired_at", "expires_at", "metadata"] == list(lock)
     assert ("x", "a", "test", 3) == (lock["name"], lock["owner"], lock["metadata"]["why"], lock["metadata"]["n"])
     begin, end = (datetime.fromisoformat(lock[key]) for key in ("acquired_at", "expires_at"))
@@ -42,7 +44,12 @@ def test_a_refusal_in_json_carries_the_holder(cli: Cli) -> None:
     refused = cli("lock", "acquire", "x", "--owner", "b", "--json")
     assert (4, "") == (refused.code, refused.err)
     error = refused.json["error"]
-    assert ("LOCK_HELD", 4, True, "a") == (error["code"], error["exit_code"], error["retryable"], error["holder"]["owner"])
+    assert ("LOCK_HELD", 4, True, "a") == (
+        error["code"],
+        error["exit_code"],
+        error["retryable"],
+        error["holder"]["owner"],
+    )
     assert 50 < error["seconds_left"] <= 60
 
 
@@ -56,7 +63,9 @@ def test_waiting_gets_the_lock_when_it_is_released(cli: Cli) -> None:
     """--wait returns the grant as soon as the holder lets go."""
     cli("lock", "acquire", "x", "--owner", "a")
     waiting = subprocess.Popen(
-        command("lock", "acquire", "x", "--owner", "b", "--wait", "20s", "--json"), stdout=subprocess.PIPE, env=environment()
+        command("lock", "acquire", "x", "--owner", "b", "--wait", "20s", "--json"),
+        stdout=subprocess.PIPE,
+        env=environment(),
     )
     assert 0 == cli("lock", "release", "x", "--owner", "a").code
     assert 0 == waiting.wait(20)

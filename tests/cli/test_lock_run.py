@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,7 +35,7 @@ def _gone(pid: int) -> bool:
 
 
 def test_the_command_runs_under_the_lock(hub: Path) -> None:
-    """The command sees the lock held, its token and its hub; its output and exit code are passed on; then all is free."""
+    """The command sees token, lock and hub; its output and exit code are passed on; then the lock is free."""
     script = 'echo "$GHCOORD_FENCING_TOKEN $GHCOORD_LOCK $GHCOORD_HUB"; exit 7'
     done = spawn("lock", "run", "deploy", "--owner", "me", "--", "sh", "-c", script)
     assert 7 == done.code
@@ -92,7 +95,7 @@ def test_losing_the_lease_ends_the_whole_group(cli: Cli, tmp_path: Path) -> None
 
 def test_the_lease_is_renewed_while_the_command_runs(cli: Cli) -> None:
     """A command that takes longer than the ttl keeps the lock to its end."""
-    assert 0 == cli("lock", "run", "x", "--ttl", "1", "--", "sleep", "2.5").code
+    assert 0 == cli("lock", "run", "x", "--ttl", "1", "--", "sleep", "1.3").code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -104,3 +107,18 @@ def test_signals_are_passed_on(cli: Cli, tmp_path: Path, number: signal.Signals)
     os.kill(running.pid, number)
     assert 11 == running.wait(20)
     assert 3 == cli("lock", "show", "x").code
+
+
+def test_the_command_has_the_terminal() -> None:
+    """A command that reads from the terminal gets what is typed, though it runs in a process group of its own."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, command("lock", "run", "x", "--", "head", "-n", "1"), environment())
+    os.write(terminal, b"hello\n")
+    shown = b""
+    with suppress(OSError):  # Linux says so when the other side has closed
+        while part := os.read(terminal, 1000):
+            shown += part
+    os.close(terminal)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert b"hello\r\nhello\r\n" == shown

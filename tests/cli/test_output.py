@@ -18,8 +18,8 @@ HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b31m [bold]x[/bold] \u202egnirts\u2028 
 
 WORKER_KEYS = """id hostname pid status drain_requested registered_at last_heartbeat expires_at ttl token capacity
 capabilities sandbox max_sessions active_sessions session_ids health metadata"""
-TASK_KEYS = """id tool args state priority attempt worker result created_at submitted_by started_at ended_at due_at timeout
-retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease history metadata"""
+TASK_KEYS = """id tool args state priority attempt worker result created_at submitted_by started_at ended_at due_at
+timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease history metadata"""
 LOCK_KEYS = "name owner token acquired_at expires_at metadata"
 ENTRY_KEYS = "key value namespace revision updated_at updated_by ttl expires_at"
 

@@ -20,7 +20,9 @@ def _work(cli: Cli, *options: str) -> None:
 
 def test_submit_prints_the_id(cli: Cli) -> None:
     """The plain output is the id alone; arguments are texts, or JSON after ':='."""
-    done = cli("task", "submit", "echo", "--arg", "message=a=b", "--arg", "n:=[1]", "--priority", "9", "--timeout", "5m")
+    done = cli(
+        "task", "submit", "echo", "--arg", "message=a=b", "--arg", "n:=[1]", "--priority", "9", "--timeout", "5m"
+    )
     task = cli("task", "show", done.out.strip(), "--json").json
     assert {"message": "a=b", "n": [1]} == task["args"]
     assert ("queued", 9, 300.0, None) == (task["state"], task["priority"], task["timeout"], task["worker"])
@@ -152,7 +154,9 @@ def test_list(cli: Cli) -> None:
         cli("task", "submit", "echo", "--id", f"t{number}", "--arg", f"message={number}")
     cli("task", "submit", "other")
     cli("task", "cancel", "t1")
-    assert ["t0", "t2"] == [task["id"] for task in cli("task", "list", "--state", "queued", "--tool", "echo", "--json").json]
+    assert ["t0", "t2"] == [
+        task["id"] for task in cli("task", "list", "--state", "queued", "--tool", "echo", "--json").json
+    ]
     assert ["t1"] == [task["id"] for task in cli("task", "list", "-s", "cancelled", "--json").json]
     assert 1 == len(cli("task", "list", "--limit", "1", "--json").json)
     assert 5 == len(cli("task", "list").out.splitlines())
@@ -198,7 +202,9 @@ def test_logs(cli: Cli) -> None:
 def test_a_reader_that_leaves_is_no_error(cli: Cli) -> None:
     """With a pipe that closes early there is neither a traceback nor a message."""
     cli("task", "submit", "--batch", "-", stdin='{"tool": "echo"}\n' * 100)
-    script = "import subprocess as s, sys; p = s.Popen(sys.argv[1:], stdout=s.PIPE); p.stdout.close(); sys.exit(p.wait())"
+    script = (
+        "import subprocess as s, sys; p = s.Popen(sys.argv[1:], stdout=s.PIPE); p.stdout.close(); sys.exit(p.wait())"
+    )
     from tests.cli.running import command
 
     done = spawn(argv=[command()[0], "-c", script, *command("task", "list", "--json")])

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.cli.running import Cli, command, environment
+from tests.cli.running import Cli, Later, command, environment
 
 pytestmark = pytest.mark.usefixtures("hub")
 
@@ -49,7 +49,8 @@ def test_the_log_level_silences(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--slots", "0"], ["--slots", "x"], ["--ttl", "0"], ["--id", "a/b"], ["--id", ""], ["--until-idle", "x"]]
+    "options",
+    [["--slots", "0"], ["--slots", "x"], ["--ttl", "0"], ["--id", "a/b"], ["--id", ""], ["--until-idle", "x"]],
 )
 def test_start_refuses(cli: Cli, options: list[str]) -> None:
     """Wrong options exit 2 before anything is registered."""
@@ -74,7 +75,7 @@ def test_drain_stops_a_running_worker(cli: Cli) -> None:
     _until_registered(cli)
     drained = cli("worker", "drain", "w1", "--json").json
     assert ("draining", True) == (drained["status"], drained["drain_requested"])
-    out, err = worker.communicate(timeout=20)
+    _, err = worker.communicate(timeout=20)
     assert (0, "") == (worker.returncode, err)
     assert 3 == cli("worker", "drain", "w1").code
 
@@ -82,12 +83,27 @@ def test_drain_stops_a_running_worker(cli: Cli) -> None:
 def test_register(cli: Cli) -> None:
     """The answer says how often to send a heartbeat; the record holds what was given and what was detected."""
     answer = cli(
-        "worker", "register", "w1", "--slots", "3", "--max-sessions", "2", "--label", "zone=eu", "--meta", "n:=1", "--json"
+        "worker",
+        "register",
+        "w1",
+        "--slots",
+        "3",
+        "--max-sessions",
+        "2",
+        "--label",
+        "zone=eu",
+        "--meta",
+        "n:=1",
+        "--json",
     ).json
     assert (True, 30.0) == (answer["success"], answer["heartbeat_interval_seconds"])
     worker = cli("worker", "show", "w1", "--json").json
     assert {"max_tasks": 3, "active_tasks": 0, "available_slots": 3} == worker["capacity"]
-    assert ({"zone": "eu"}, {"n": 1}, 2) == (worker["capabilities"]["labels"], worker["metadata"], worker["max_sessions"])
+    assert ({"zone": "eu"}, {"n": 1}, 2) == (
+        worker["capabilities"]["labels"],
+        worker["metadata"],
+        worker["max_sessions"],
+    )
     assert worker["capabilities"]["cpu_cores"] >= 1
     for wrong in (["", "--slots", "1"], ["w/1"], ["w1", "--ttl", "0"], ["w1", "--slots", "-1"], ["w1", "--label", "x"]):
         assert 2 == cli("worker", "register", *wrong).code
@@ -97,7 +113,9 @@ def test_heartbeat(cli: Cli) -> None:
     """A heartbeat moves the time of the last one; an unknown worker exits 3."""
     cli("worker", "register", "w1")
     before = cli("worker", "show", "w1", "--json").json
-    assert [True, []] == [cli("worker", "heartbeat", "w1", "--json").json[key] for key in ("acknowledged", "unknown_session_ids")]
+    assert [True, []] == [
+        cli("worker", "heartbeat", "w1", "--json").json[key] for key in ("acknowledged", "unknown_session_ids")
+    ]
     assert before["last_heartbeat"] < cli("worker", "show", "w1", "--json").json["last_heartbeat"]
     assert 3 == cli("worker", "heartbeat", "w2").code
 
@@ -116,7 +134,9 @@ def test_list(cli: Cli) -> None:
         cli("worker", "register", worker)
     cli("worker", "status", "w2", "busy")
     assert ["w1", "w2", "w3"] == [one["id"] for one in cli("worker", "list", "--json").json]
-    assert ["w2"] == [one["id"] for one in cli("worker", "list", "--status", "busy", "--status", "offline", "--json").json]
+    assert ["w2"] == [
+        one["id"] for one in cli("worker", "list", "--status", "busy", "--status", "offline", "--json").json
+    ]
     assert ["w1"] == [one["id"] for one in cli("worker", "list", "--has-capacity", "--limit", "1", "--json").json]
     assert "3\n" == cli("worker", "list", "--count").out
     assert {"count": 0} == cli("worker", "list", "--task-type", "echo", "--count", "--json").json
@@ -142,7 +162,7 @@ def test_deregister(cli: Cli) -> None:
     assert 3 == cli("worker", "deregister", "w1").code
 
 
-def test_reap(cli: Cli) -> None:
+def test_reap(cli: Cli, later: Later) -> None:
     """Nothing is taken from a worker whose lease runs; once it is over, each form does its part."""
     cli("worker", "register", "w1", "--ttl", "1")
     refused = cli("worker", "reap", "w1")
@@ -151,10 +171,9 @@ def test_reap(cli: Cli) -> None:
     assert 2 == cli("worker", "reap", "--stale-after", "1s").code
     assert 2 == cli("worker", "reap", "w1", "--dry-run").code
     assert 3 == cli("worker", "reap", "w2").code
-    deadline = time.monotonic() + 20
-    while [] == cli("worker", "reap", "--dry-run", "--json").json["stale"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    assert [] == cli("worker", "reap", "--dry-run", "--json").json["stale"]
+    later(3.5)
+    assert ["w1"] == cli("worker", "reap", "--dry-run", "--json").json["stale"]
     assert {"marked": ["w1"]} == cli("worker", "reap", "--mark-only", "--json").json
     assert "offline" == cli("worker", "show", "w1", "--json").json["status"]
     assert {"worker": "w1", "locks": 0, "tasks": 0, "sessions": 0} == cli("worker", "reap", "w1", "--json").json

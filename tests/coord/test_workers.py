@@ -381,23 +381,14 @@ def test_reaping_recovers_and_in_the_end_removes(world: World) -> None:
     assert 0 == hub.workers.count()
 
 
-def test_a_worker_that_comes_back_while_reaping_is_left_alone(world: World) -> None:
-    """Between noticing and recovering it may have reported: that is no error."""
+def test_reaping_takes_from_all_the_dead_in_one_commit(world: World) -> None:
+    """Noticing and recovering are one step: a worker that reports in between is never hit."""
     hub, first, _ = two_with_work(world)
     world.runtime.advance(16)
-    inner = hub.workers.stale
-
-    def stale_then_alive(threshold: float | None = None) -> list[str]:
-        found = inner(threshold)
-        first.beat(renew=True)
-        hub.workers.deregister("w2")
-        return found
-
-    hub.workers.stale = stale_then_alive  # type: ignore[method-assign]
-    first.beat(renew=True)
-    hub.workers.deregister("w2")
+    before = hub.commits
     assert 0 == hub.workers.reap()
-    assert "active" == status(hub)
+    assert before + 1 == hub.commits
+    assert first.beat().lost
 
 
 def test_tending_goes_by_ones_own_observation(world: World) -> None:

@@ -32,7 +32,8 @@ def cli_reference() -> str:
         "They are left out below.",
         "With `--json` a command prints one JSON document on standard output: an object, or a list of objects. "
         'A failure prints `{"error": {"code", "message", "exit_code", "retryable", …}}` there. '
-        "Commands that go on (`memory watch`, `task logs --follow`, `status --watch`) print one document a line.",
+        "Commands that go on (`memory watch`, `task logs --follow`, `status --watch`, `worker reap --every`) print "
+        "one document a line.",
         exit_codes(),
         _fence(_help(typer.main.get_command(app), PROGRAM, common=True)),
     ]
@@ -134,7 +135,7 @@ def python_reference() -> str:
 
 def _class(kind: type[Any], note: str = "", *, leave_out: set[str] | None = None, constructor: bool = False) -> str:
     parts = [f"### {kind.__name__}" + (f": {_code(note)}" if note else "")]
-    parts.append(f"In `{kind.__module__}`.")
+    parts.append(f"In `{_home(kind)}`.")
     if constructor:
         parts.append(_signature(kind.__name__, kind.__init__, drop_self=True))
     parts.append(_markdown(kind))
@@ -151,6 +152,16 @@ def _class(kind: type[Any], note: str = "", *, leave_out: set[str] | None = None
         elif inspect.isfunction(member) and member.__doc__:
             parts.append(_function(f"{kind.__name__}.{name}", member, drop_self=True))
     return "\n\n".join(part for part in parts if part)
+
+
+def _home(kind: type[Any]) -> str:
+    """The module to import a class from: the nearest to the root that exports it."""
+    import ghcoord.hub
+
+    for module in (ghcoord, ghcoord.hub):
+        if kind.__name__ in module.__all__:
+            return module.__name__
+    return kind.__module__
 
 
 def _code(note: str) -> str:
@@ -188,7 +199,7 @@ def _fields(kind: type[Any]) -> Iterator[str]:
 def _annotation(kind: type[Any], name: str) -> str:
     """An annotation as it is written in the source."""
     for base in kind.__mro__:
-        found = base.__dict__.get("__annotations__", {}).get(name)
+        found = inspect.get_annotations(base).get(name)
         if found is not None:
             text = found if isinstance(found, str) else getattr(found, "__forward_arg__", str(found))
             return text.replace("AwareDatetime", "datetime")

@@ -7,6 +7,7 @@ blocks are programs of their own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -104,10 +105,8 @@ def run(todo: list[Step], folder: Path, timeout: float = 60.0) -> list[str]:
         output, _ = process.communicate()
     finally:
         # A worker that a page leaves behind would hold the pipe and outlive the test.
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     said = dict(_split(output))
     last = max((number for number in said if number in range(len(todo))), default=0)
     if process.returncode != 0 or late:

@@ -62,7 +62,7 @@ def test_deploy_lock_needs_its_settings(hub: Hub, tmp_path: Path) -> None:
     missing = subprocess.run(
         [EXAMPLES / "deploy_lock.sh", "1.4"], env={"PATH": os.defpath}, capture_output=True, text=True, check=False
     )
-    assert "set it to the hub's folder" in missing.stderr
+    assert "set it to the folder of the hub" in missing.stderr
     assert hub.memory.get("deployed") is None
 
 

@@ -27,7 +27,9 @@ _UNITS = {
     "s": 1,
     "days": 86400,
 }
-_ROW = re.compile(r"^\| (?P<what>.+) \| (?P<number>[\d,.]+) ?(?P<unit>\w*) \| `(?P<where>ghcoord[^`]+)` \|$", re.MULTILINE)
+_ROW = re.compile(
+    r"^\| (?P<what>.+) \| (?P<number>[\d,.]+) ?(?P<unit>\w*) \| `(?P<where>ghcoord[^`]+)` \|$", re.MULTILINE
+)
 
 
 def _submission(field: str, number: int) -> None:
@@ -59,7 +61,7 @@ def rows() -> list[tuple[str, float, str]]:
     found = []
     for row in _ROW.finditer(text):
         number = float(row["number"].replace(",", "")) * _UNITS[row["unit"]]
-        found.append((row["what"], number, row["where"]))
+        found.append((row[1], number, row["where"]))
     return found
 
 

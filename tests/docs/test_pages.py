@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,23 +16,38 @@ from tests.docs.pages import NOT_RUN, ROOT, Block, blocks, name_of, pages, prose
 from tests.docs.runner import Step, matches, run, steps
 from tests.processes import needs_program
 
+Mistakes = Future[list[str]]
+
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _NEEDS_SANDBOX = ("run.python", "submit shell")
 _KNOWN = {"console", "sh", "python", "json", "toml", "ini", "yaml", "text", "mermaid"}
 
 
+def work(page: Path, folder: Path) -> list[str]:
+    """Run a page in ``folder``; its mistakes."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return run(list(steps(blocks(page.read_text()))), folder)
+
+
+@pytest.fixture(scope="module")
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Mistakes]]:
+    """The pages whose tests were selected, two at a time: most of their time is spent waiting."""
+    chosen = [
+        item.callspec.params["page"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == test_what_a_page_shows_works.__name__
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        yield {page: pool.submit(work, page, tmp_path_factory.mktemp("page")) for page in chosen}
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("page", written(), ids=name_of)
-def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
+def test_what_a_page_shows_works(page: Path, running: dict[Path, Mistakes]) -> None:
     """Every command and program of the page runs in a fresh directory and prints what the page shows."""
-    found = list(blocks(page.read_text()))
-    code = "\n".join(step.code for step in steps(found))
-    if any(word in code for word in _NEEDS_SANDBOX):
+    if any(word in step.code for step in steps(blocks(page.read_text())) for word in _NEEDS_SANDBOX):
         needs_program("bwrap")
-    for example in (ROOT / "examples").iterdir():
-        if example.is_file():
-            (tmp_path / "examples").mkdir(exist_ok=True)
-            (tmp_path / "examples" / example.name).symlink_to(example)
-    mistakes = run(list(steps(found)), tmp_path)
+    mistakes = running[page].result()
     assert not mistakes, f"{name_of(page)}, " + "\n\n".join(mistakes)
 
 

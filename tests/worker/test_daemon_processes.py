@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -136,6 +137,7 @@ def test_a_killed_worker_leaves_no_process_behind(hub: Hub) -> None:
     with workers(hub.url, "w1", args=FAST) as [worker]:
         hub.tasks.submit("shell", {"command": "sleep 987.75"})
         until(lambda: matching("sleep 987.75"))
+        time.sleep(0.5)  # docs/security.md: a launch that is just being set up may outlive its worker
         worker.signal(signal.SIGKILL)
         until(lambda: not matching("sleep 987.75"), 5)
 
@@ -195,16 +197,17 @@ def test_until_idle_waits_for_back_off_and_max_runtime_ends(hub: Hub) -> None:
     assert "its time is over" in output
 
 
-def test_a_worker_without_sandbox_takes_no_commands(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(os.getuid() != 0, reason="hides bwrap in a mount namespace, which takes root")
+def test_a_worker_without_sandbox_takes_no_commands(hub: Hub) -> None:
     """Where bubblewrap is missing, shell tasks stay queued; with --unsafe-no-sandbox the record says so."""
-    monkeypatch.setenv("PATH", "/nonexistent")
+    hidden = ("unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$(command -v bwrap)"; exec "$@"', "sh")
     task = hub.tasks.submit("shell", {"command": "/bin/true"})
-    with workers(hub.url, "w1", args=("--until-idle", "0.5s", *FAST)) as [worker]:
+    with workers(hub.url, "w1", args=("--until-idle", "0.5s", *FAST), before=hidden) as [worker]:
         code, output = worker.wait()
         assert 0 == code
         assert "no sandbox" in output
     assert "queued" == getattr(hub.tasks.get(task.id), "state", None)
-    with workers(hub.url, "w2", args=("--unsafe-no-sandbox", *FAST)):
+    with workers(hub.url, "w2", args=("--unsafe-no-sandbox", *FAST), before=hidden):
         assert hub.tasks.wait(task.id, 20).success
         info = hub.workers.get("w2")
         assert info is not None

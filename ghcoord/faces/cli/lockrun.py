@@ -127,7 +127,6 @@ class _Child:
         if self.signal(signal.SIGTERM):
             self.signal(signal.SIGCONT)
             self._ended.wait(self.grace)
-            self.signal(signal.SIGKILL)
 
     def wait(self) -> int:
         """Wait for the command; its exit code, 128 + n when signal n ended it."""

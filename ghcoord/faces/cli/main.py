@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,6 +110,12 @@ def _root(
     """Locks, workers, tasks and shared memory in a Git repository, with no server."""
 
 
+@cache
+def root_command() -> Any:
+    """The root, made once in a process: what several calls of ``main`` share."""
+    return typer.main.get_command(app)
+
+
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; never raises."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -131,7 +138,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(args: list[str]) -> int:
     try:
-        result = typer.main.get_command(app).main(args, prog_name=PROGRAM, standalone_mode=False)
+        result = root_command().main(args, prog_name=PROGRAM, standalone_mode=False)
     except GhcoordError as error:
         return _fail(error.message, error.exit_code, error.details(), error)
     except (KeyboardInterrupt, BrokenPipeError):
