@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -22,6 +24,16 @@ def cli(hub: Path | str, *args: str, timeout: float = 60.0) -> subprocess.Comple
     return subprocess.run(
         [*GHCOORD, "--hub", str(hub), *args], capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def call(hub: Path | str, *args: str) -> subprocess.CompletedProcess[str]:
+    """As :func:`cli`, in this process: for many commands whose process does not matter."""
+    from ghcoord.__main__ import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["--hub", str(hub), *args])
+    return subprocess.CompletedProcess([*args], code, out.getvalue(), err.getvalue())
 
 
 class WorkerProcess:

@@ -16,10 +16,14 @@ from ghcoord.coord.context import FENCE_TABLE, KEY_TABLE, LOCK_TABLE, TASK_TABLE
 from ghcoord.coord.layout import FLEET, namespace_of
 from ghcoord.coord.table import Table
 from ghcoord.errors import Corrupt, NewerSchema
-from ghcoord.model.codec import to_json
+from ghcoord.model.codec import encode, to_json
+from ghcoord.model.memory import MemoryEntry
 from ghcoord.store.base import ROOT_RECORD
 from ghcoord.store.snapshot import Snapshot, diff
 from ghcoord.store.tx import Tx
+
+MAX_BY_HAND = 900_000
+"""Bytes of a record that is taken over: what happens to it afterwards must fit as well."""
 
 
 def tables_of(space: str) -> list[Table[Any]]:
@@ -51,30 +55,41 @@ def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
         reindex = reindex or table is TASK_TABLE
         data = tx.read(space, path)
         if data is None:
-            tx.event(space, "record deleted by hand", path=path)
+            tx.event(space, "record deleted by hand", path=_printable(path))
             continue
         try:
-            table.decode(data, space, path)
-            tx.event(space, "record edited by hand", path=path)
+            record = table.decode(data, space, path)
+            if len(data) > MAX_BY_HAND:
+                raise Corrupt(f"{space}:{path} has {len(data)} bytes: by hand at most {MAX_BY_HAND}")
         except (Corrupt, NewerSchema) as reason:
             _set_aside(tx, space, path, data, base.read(path), reason.message)
+            continue
+        tx.event(space, "record edited by hand", path=_printable(path))
+        if isinstance(record, MemoryEntry):
+            # Whoever compares revisions must see that it is not what they read.
+            tx.write(space, path, encode(record.model_copy(update={"revision": tx.revision})))
     if reindex:
         queue.rebuild(tx)
 
 
+def _printable(text: str) -> str:
+    """``text`` with the bytes of file names that are no UTF-8 written out."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _set_aside(tx: Tx, space: str, path: str, data: bytes, before: bytes | None, reason: str) -> None:
-    aside = f"{layout.BROKEN}/{path}"
+    aside = f"{layout.BROKEN}/{_printable(path)}"
     tx.write(space, aside, data)
     tx.write(
         space,
         f"{aside}.reason.json",
-        to_json({"path": path, "reason": reason, "restored": before is not None}).encode(),
+        to_json({"path": _printable(path), "reason": _printable(reason), "restored": before is not None}).encode(),
     )
     if before is not None:
         tx.write(space, path, before)
     else:
         tx.delete(space, path)
-    tx.event(space, "broken record set aside", path=path, reason=reason[:300])
+    tx.event(space, "broken record set aside", path=_printable(path), reason=_printable(reason[:300]))
 
 
 def set_aside(snapshot: Snapshot) -> list[dict[str, Any]]:
@@ -84,7 +99,7 @@ def set_aside(snapshot: Snapshot) -> list[dict[str, Any]]:
         if path.endswith(".reason.json"):
             try:
                 note = json.loads(snapshot.read(path) or b"{}")
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(note, dict):
                 found.append({"space": snapshot.space, "aside": path.removesuffix(".reason.json"), **note})
@@ -99,5 +114,6 @@ def broken_records(snapshot: Snapshot) -> list[dict[str, Any]]:
             try:
                 table.decode(snapshot.read(path) or b"", snapshot.space, path)
             except (Corrupt, NewerSchema) as reason:
-                found.append({"space": snapshot.space, "path": path, "reason": reason.message})
+                broken = {"path": _printable(path), "reason": _printable(reason.message)}
+                found.append({"space": snapshot.space, **broken})
     return found

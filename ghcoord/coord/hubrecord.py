@@ -62,7 +62,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
         record = json.loads(raw)
         schema = int(record["schema"])
         str(record["id"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise Corrupt(f"{META}:{HUB_RECORD} is broken: restore it from the branch's history") from None
     if schema > SCHEMA:
         raise NewerSchema(f"the hub has schema {schema}, this ghcoord knows {SCHEMA}: upgrade ghcoord")

@@ -187,7 +187,7 @@ class HeldLock:
             return
         lost = keepalive.lost
         keepalive.stop()
-        self._keepalive = None
+        self._keepalive = self._lock = None
         if lost:
             if error is None:
                 raise LeaseLost(f"the lease of the lock {self._name!r} was lost before the work ended")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable
 from typing import Any
+from unicodedata import normalize
 
 from ghcoord.coord.context import LOCK_TABLE, Context
 from ghcoord.coord.keepalive import HeldLock
@@ -98,7 +99,8 @@ class Locks:
         ``LockHeld`` when the lock is not to be had within ``wait`` seconds;
         leaving raises ``LeaseLost`` when it was lost on the way.
         """
-        owner = owner or self._context.actor
+        name = check_name(name, "lock name")
+        owner = check_name(owner or self._context.actor, "owner")
         return HeldLock(
             self,
             self._context.runtime,
@@ -113,6 +115,7 @@ class Locks:
 
         Raises ``LeaseLost`` when ``token`` is no longer the grant's, ``NotOwner``, ``NotFound``.
         """
+        name, owner = check_name(name, "lock name"), check_name(owner, "owner")
         if ttl is not None:
             check_ttl(ttl)
 
@@ -126,6 +129,7 @@ class Locks:
 
     def release(self, name: str, owner: str, token: int | None = None) -> None:
         """Give the lock up. Raises ``NotOwner``, ``NotFound``, or ``LeaseLost`` when ``token`` is outdated."""
+        name, owner = check_name(name, "lock name"), check_name(owner, "owner")
 
         def run(tx: Tx) -> None:
             lock = model.release(LOCK_TABLE.get(tx, LOCKS, name), name, owner, token)
@@ -135,7 +139,7 @@ class Locks:
 
     def release_all(self, owner: str) -> int:
         """Release every lock of ``owner``; returns how many there were."""
-        check_name(owner, "owner")
+        owner = check_name(owner, "owner")
         return self._context.transact((LOCKS,), lambda tx: release_all_of(tx, owner, "lock released"))
 
     def force_unlock(self, name: str) -> Lock:
@@ -177,6 +181,7 @@ class Locks:
 
     def list(self, owner: str | None = None, include_expired: bool = False) -> builtins.list[Lock]:
         """Locks sorted by name, of one ``owner`` or of all."""
+        owner = None if owner is None else normalize("NFC", owner)
         found = LOCK_TABLE.scan(self._context.snapshot(LOCKS))
         kept = [
             lock

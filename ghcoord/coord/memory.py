@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from ghcoord.clock import Event
 from ghcoord.coord import layout
@@ -63,7 +65,7 @@ class Memory:
         write happens only while the lock's present grant carries exactly that
         token, else ``FenceRefused``.
         """
-        check_name(key, "key")
+        key = check_name(key, "key")
         check_value(value, "value")
         if ttl is not None and not 0 < ttl <= MAX_TTL:
             raise UsageError(f"a ttl of {ttl:g} s is out of range: give more than 0 s, at most 30 days")
@@ -94,7 +96,7 @@ class Memory:
         fence: FencedBy | tuple[str, int] | None = None,
     ) -> bool:
         """Remove ``key``; ``False`` when it was not set. Conditions as in :meth:`set`."""
-        check_name(key, "key")
+        key = check_name(key, "key")
         space = memory_space(namespace)
 
         def run(tx: Tx) -> bool:
@@ -119,7 +121,7 @@ class Memory:
     ) -> MemoryEntry | None:
         """Check every condition of a write; returns the live entry it replaces."""
         if fence is not None:
-            name, token = fence
+            name, token = check_name(fence[0], "lock name"), fence[1]
             seen = FENCE_TABLE.get(tx, space, name)
             model.check_fence(LOCK_TABLE.get(tx, LOCKS, name), seen, name, token)
             if seen is None or seen.token != token:
@@ -160,6 +162,7 @@ class Memory:
     def entries(self, namespace: str = DEFAULT_NAMESPACE, prefix: str = "") -> builtins.list[MemoryEntry]:
         """Entries whose key starts with ``prefix``, sorted by key."""
         now = self._context.now()
+        prefix = normalize("NFC", prefix)
         found = KEY_TABLE.scan(self._context.snapshot(memory_space(namespace)))
         kept = [entry for entry in found if entry.key.startswith(prefix) and not entry.expired(now)]
         return sorted(kept, key=lambda entry: entry.key)
@@ -205,16 +208,17 @@ class Memory:
         the watch goes on.  Without one, an iterator.  Values set in quick
         succession may be seen as one change; the last one is never missed.
         """
-        if not prefix:
-            check_name(key, "key")
+        key = normalize("NFC", key) if prefix else check_name(key, "key")
         space = memory_space(namespace)
         # What is there when watch() returns is the base: a change made right after is seen.
         watch = _Watch(self._context, space, key, prefix, self._context.snapshot(space))
         stopped = self._context.runtime.event()
+        inside: builtins.list[int] = []
         if callback is None:
             return watch.follow(stopped, None)
 
         def run() -> None:
+            inside.append(get_ident())
             for change in watch.follow(stopped, on_error or (lambda error: None)):
                 callback(change)
 
@@ -222,7 +226,8 @@ class Memory:
 
         def stop() -> None:
             stopped.set()
-            thread.join(timeout=5.0)
+            if get_ident() not in inside:
+                thread.join(timeout=5.0)
 
         return stop
 
@@ -237,8 +242,7 @@ class _Watch:
         self._prefix = prefix
         self._base = base
         self._alive: dict[str, MemoryEntry] = {}
-        for entry in KEY_TABLE.scan(base) if prefix else filter(None, [self._find(base)]):
-            self._note(entry)
+        self._note_present(KEY_TABLE.scan(base) if prefix else filter(None, [self._find(base)]))
 
     def _find(self, snapshot: Snapshot) -> MemoryEntry | None:
         try:
@@ -249,15 +253,17 @@ class _Watch:
     def _matches(self, key: str) -> bool:
         return key.startswith(self._key) if self._prefix else key == self._key
 
-    def _note(self, entry: MemoryEntry) -> None:
-        if self._matches(entry.key) and not entry.expired(self._context.now()):
-            self._alive[entry.key] = entry
+    def _note_present(self, entries: Iterable[MemoryEntry]) -> None:
+        now = self._context.now()
+        self._alive = {entry.key: entry for entry in entries if self._matches(entry.key) and not entry.expired(now)}
 
     def follow(self, stopped: Event, on_error: Callable[[GhcoordError], None] | None) -> Iterator[Change]:
         while True:
+            before = self._base, dict(self._alive)
             try:
                 changes = list(self._changes())
             except GhcoordError as error:
+                self._base, self._alive = before  # what was found up to here is found again
                 if on_error is None:
                     raise
                 on_error(error)
@@ -300,13 +306,11 @@ class _Watch:
                 for key in gone:
                     yield Change("deleted", key, None, self._alive.pop(key).revision)
             elif self._matches(entry.key):
-                self._note(entry)
+                self._alive[entry.key] = entry  # also one that is over already: then it expires next
                 yield Change("set", entry.key, entry.value, entry.revision)
 
     def _resync(self, snapshot: Snapshot) -> Iterator[Change]:
-        self._alive.clear()
         yield Change("resync", self._key)
-        for entry in KEY_TABLE.scan(snapshot):
-            self._note(entry)
+        self._note_present(KEY_TABLE.scan(snapshot))
         for key, entry in sorted(self._alive.items()):
             yield Change("set", key, entry.value, entry.revision)

@@ -79,7 +79,7 @@ class Observer:
             for key, (token, renewal, since) in state["seen"].items():
                 if float(since) <= now:
                     self._seen[str(key)] = (int(token), int(renewal), float(since))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             self._seen.clear()  # nothing seen yet is always safe
 
     def _save(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ghcoord.errors import GhcoordError
 from ghcoord.faces.overview import as_of, gather
@@ -12,8 +14,16 @@ from ghcoord.faces.views import View
 from ghcoord.hub import Hub
 from ghcoord.units import format_duration
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 PATIENCE = 3.0
 """Seconds without an answer, beyond the interval, after which the view says so."""
+
+
+def can_redraw(screen: Console) -> bool:
+    """Whether standard output is a terminal on which lines can be drawn anew."""
+    return sys.stdout.isatty() and screen.is_terminal and not screen.is_dumb_terminal
 
 
 class Watch:

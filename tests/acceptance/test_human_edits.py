@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ghcoord.bootstrap as bootstrap
-from tests.processes import cli
+from tests.processes import call as cli
 
 IDENTITY = ("-c", "user.name=Ann", "-c", "user.email=ann@example.invalid")
 
@@ -96,7 +96,7 @@ def test_a_broken_record_is_set_aside_and_nothing_else_stops(hub: Path) -> None:
     assert "not JSON" in " ".join(said.stdout.split())
     git(folder, "pull", "-q", "--rebase")
     assert list(folder.glob("broken/**/two.json"))
-    done = cli(hub, "worker", "start", "--id", "w1", "--until-idle", "0.3s", "--poll", "0.1s", timeout=60)
+    done = cli(hub, "worker", "start", "--id", "w1", "--until-idle", "0.3s", "--poll", "0.1s")
     assert 0 == done.returncode, done.stderr
     listed = cli(hub, "task", "list", "--state", "succeeded", "--json")
     assert {"one", "two", "three", "four"} == {task["id"] for task in json.loads(listed.stdout)}

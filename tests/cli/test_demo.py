@@ -81,6 +81,10 @@ def test_it_happens(temporary: Path, tmp_path: Path) -> None:
     assert len(report["killed"]["held"]) == report["lost"] > 0
     assert 1 == report["retried"]
     assert report["seconds"] < 30
+    assert report["commits"] > len(report["history"]) > 0
+    assert report["history"][0].endswith(
+        " fleet: worker deregistered " + ({"alpha", "beta"} - {report["killed"]["worker"]}).pop()
+    )
     assert any("SIGKILL" in line for line in done.stderr.splitlines())
     assert nothing_left(temporary)
     assert not (tmp_path / "state").exists()
@@ -269,8 +273,9 @@ def test_there_are_enough_tasks() -> None:
     assert 9 == tasks[-1].priority
 
 
-def test_demo_takes_no_arguments(cli: Cli) -> None:
-    """A mistake is one line and exit code 2."""
-    run = cli("demo", "now")
+@pytest.mark.parametrize("mistake", [["now"], ["--hub", "./hub.git"]])
+def test_demo_takes_neither_arguments_nor_a_hub(cli: Cli, mistake: list[str]) -> None:
+    """A mistake is one line and exit code 2; a hub that is named is not passed over."""
+    run = cli("demo", *mistake)
     assert 2 == run.code
     assert run.error

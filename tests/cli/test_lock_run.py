@@ -75,22 +75,25 @@ def test_a_held_lock_refuses_the_run(cli: Cli) -> None:
     assert not Path("ran").exists()
 
 
-def test_losing_the_lease_ends_the_whole_group(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("deaf", ["leader and child", "child"])
+def test_losing_the_lease_ends_the_whole_group(cli: Cli, tmp_path: Path, deaf: str) -> None:
     """Force-unlocked, the run ends its command and that one's children, also such as ignore TERM, and exits 5."""
-    script = f'trap "" TERM; sleep 100 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/leader; wait; sleep 100'
+    ignore = 'trap "" TERM; ' if deaf != "child" else ""
+    child = "sh -c 'trap \"\" TERM; sleep 100; sleep 100'"
+    script = f"{ignore}{child} & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/leader; wait; sleep 100"
     running = subprocess.Popen(
         command("lock", "run", "x", "--ttl", "3", "--", "sh", "-c", script),
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
     )
-    leader, child = int(_wait_for(tmp_path / "leader")), int(_wait_for(tmp_path / "child"))
+    leader, other = int(_wait_for(tmp_path / "leader")), int(_wait_for(tmp_path / "child"))
     cli("lock", "force-unlock", "x", "--yes")
     _, err = running.communicate(timeout=20)
     assert 5 == running.returncode
     assert err.startswith("error: the lease")
     assert _gone(leader)
-    assert _gone(child)
+    assert _gone(other)
 
 
 def test_the_lease_is_renewed_while_the_command_runs(cli: Cli) -> None:

@@ -414,6 +414,15 @@ def test_watch_into_a_pipe(hub: Path, as_json: bool) -> None:
         assert "\x1b" not in found + rest
 
 
+def test_watch_on_a_terminal_that_cannot_redraw(hub: Path) -> None:
+    """A dumb terminal gets plain snapshots."""
+    with Terminal("status", "--watch", extra={"TERM": "dumb"}) as terminal:
+        terminal.wait_for("Recovery")
+        terminal.type("\x03")
+        assert 0 == terminal.end()
+    assert "\x1b" not in terminal.seen
+
+
 def test_interval_needs_watch(hub: Path, cli: Cli) -> None:
     """An option that would do nothing is refused."""
     run = cli("status", "--interval", "2s")

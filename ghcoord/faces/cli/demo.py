@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ghcoord.errors import UsageError
 from ghcoord.faces.cli.context import environment, invocation, variable
 from ghcoord.faces.cli.output import clean, console, emit, note, say
 from ghcoord.units import format_duration
@@ -53,6 +54,8 @@ def demo(
     from ghcoord.faces.demo_processes import remove
     from ghcoord.faces.demo_report import claims
 
+    if invocation().hub is not None:
+        raise UsageError("the demo makes a hub of its own: leave --hub out")
     with _ended_by_signals():
         folder = Path(tempfile.mkdtemp(prefix="ghcoord-demo-")).resolve()
         try:
@@ -164,8 +167,10 @@ class _Screen:
 
 @contextmanager
 def _stage(hub: Hub) -> Iterator[_Lines | _Screen]:
+    from ghcoord.faces.live import can_redraw
+
     screen = console()
-    if invocation().json or not (sys.stdout.isatty() and screen.is_terminal):
+    if invocation().json or not can_redraw(screen):
         yield _Lines()
         return
     from rich.live import Live
@@ -187,7 +192,11 @@ def _view(facts: Facts, judged: list[Claim], kept: str | None) -> dict[str, Any]
         "lost": facts.lost,
         "retried": facts.retried,
         "given_back": facts.returned,
-        "killed": {"worker": facts.victim, "held": list(facts.held), "recovered_after": _rounded(facts.recovered_after)},
+        "killed": {
+            "worker": facts.victim,
+            "held": list(facts.held),
+            "recovered_after": _rounded(facts.recovered_after),
+        },
         "tokens": list(facts.tokens),
         "commits": facts.commits,
         "seconds": round(facts.seconds, 3),

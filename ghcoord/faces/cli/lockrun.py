@@ -108,7 +108,9 @@ class _Child:
             except (OSError, ValueError) as error:
                 reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
                 raise UsageError(f"cannot run {program[:80]!r}: {reason}") from None
-        _hand_terminal(self._process.pid, os.getpgrp())
+        if _hand_terminal(self._process.pid, os.getpgrp()):
+            # It may have asked for the terminal before it had it, and been stopped for that.
+            self.signal(signal.SIGCONT)
 
     def signal(self, number: int) -> bool:
         """Send a signal to the whole group; ``False`` when it has not started. After its end nothing is sent."""
@@ -127,6 +129,7 @@ class _Child:
         if self.signal(signal.SIGTERM):
             self.signal(signal.SIGCONT)
             self._ended.wait(self.grace)
+            self.signal(signal.SIGKILL)
 
     def wait(self) -> int:
         """Wait for the command; its exit code, 128 + n when signal n ended it."""
@@ -137,7 +140,7 @@ class _Child:
             state = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
             if state is None or state.si_code != os.CLD_STOPPED:
                 break
-            self._suspend(process.pid)
+            self._suspend(process.pid, state.si_status)
         self._ended.set()
         with self._mutex:
             if self._condemned:
@@ -146,16 +149,18 @@ class _Child:
         _hand_terminal(os.getpgrp(), process.pid)
         return code if code >= 0 else 128 - code
 
-    def _suspend(self, pid: int) -> None:
-        """The terminal's user has stopped the command: stop too, and go on with it."""
+    def _suspend(self, pid: int, number: int) -> None:
+        """The command is stopped. If by the terminal's user, stop too, and go on with it; else wait for who did it."""
         os.waitid(os.P_PID, pid, os.WSTOPPED)
-        if _hand_terminal(os.getpgrp(), pid):
-            os.kill(os.getpid(), signal.SIGSTOP)
-            _hand_terminal(pid, os.getpgrp())
-            self.signal(signal.SIGCONT)
-        else:
-            # Stopped by someone else, who will continue it.
+        if number == signal.SIGSTOP or not os.isatty(0):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WCONTINUED | os.WNOWAIT)
+            return
+        _hand_terminal(os.getpgrp(), pid)
+        # To this very thread, so that it is stopped when the call returns; without a shell that could go on, ignored.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTSTP)
+        if not _hand_terminal(pid, os.getpgrp()):
+            self._runtime.sleep(0.5)
+        self.signal(signal.SIGCONT)
 
 
 def _hand_terminal(group: int, now: int) -> bool:

@@ -13,7 +13,7 @@ from ghcoord.faces import overview
 from ghcoord.faces.cli.common import duration
 from ghcoord.faces.cli.context import invocation, open_hub
 from ghcoord.faces.cli.output import console, emit_line, note, respond
-from ghcoord.faces.live import Watch
+from ghcoord.faces.live import Watch, can_redraw
 
 if TYPE_CHECKING:
     from ghcoord.faces.views import View
@@ -64,7 +64,7 @@ def _follow(hub: Hub, interval: float) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Watch(hub, interval) as looking:
-            if sys.stdout.isatty() and not invocation().json and console().is_terminal:
+            if not invocation().json and can_redraw(console()):
                 _draw(hub, looking, interval)
             else:
                 _print_changes(hub, looking)
