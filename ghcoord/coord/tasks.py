@@ -54,7 +54,7 @@ class Submission:
     id: str | None = None
 
     def check(self) -> int:
-        """The bytes of args and metadata. Raises ``UsageError`` naming the first thing that is wrong, or ``TooLarge``."""
+        """The bytes of args and metadata. Raises ``UsageError`` naming what is wrong first, or ``TooLarge``."""
         for name, what in ((self.tool, "tool name"), (self.id, "task id")):
             if name is not None and not isinstance(name, str):
                 raise UsageError(f"the {what} {name!r} is not a text")

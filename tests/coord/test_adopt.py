@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_an_edited_task_is_taken_over_and_indexed(both: World) -> None:
 
 def test_a_task_written_by_hand_runs(world: World) -> None:
     """A person can submit with an editor and git."""
-    hub, daemon = filled(world)
+    _, daemon = filled(world)
     record = {"id": "mine", "tool": "echo", "created_at": "2026-01-01T00:00:00Z", "priority": 7}
     world.put("fleet", {where("task", "mine"): json.dumps(record).encode()})
     assert ["mine"] == [task.id for task in daemon.lease()]
@@ -94,7 +95,9 @@ def test_a_deleted_record_is_gone(both: World, kind: str) -> None:
     hub, daemon = filled(both)
     held, lock = both.check_index()["t0"], hub.locks.get("x")
     assert lock is not None
-    space, name = {"task": ("fleet", "t0"), "worker": ("fleet", "w1"), "lock": ("locks", "x"), "key": (SPACE, "k")}[kind]
+    space, name = {"task": ("fleet", "t0"), "worker": ("fleet", "w1"), "lock": ("locks", "x"), "key": (SPACE, "k")}[
+        kind
+    ]
     both.put(space, {where(kind, name): None})
     if kind == "task":
         assert "no longer exists" in daemon.report(held).refused["t0"]
@@ -139,7 +142,9 @@ BREAKS: dict[str, Callable[[bytes], bytes]] = {
 def test_a_broken_record_is_set_aside_and_the_last_good_one_restored(world: World, kind: str, how: str) -> None:
     """Whatever is wrong with it: reported with the reason, kept in ``broken/``, and work goes on with the old one."""
     hub, daemon = filled(world)
-    space, name = {"task": ("fleet", "t0"), "worker": ("fleet", "w1"), "lock": ("locks", "x"), "key": (SPACE, "k")}[kind]
+    space, name = {"task": ("fleet", "t0"), "worker": ("fleet", "w1"), "lock": ("locks", "x"), "key": (SPACE, "k")}[
+        kind
+    ]
     path = where(kind, name)
     good = world.files(space)[path]
     bad = BREAKS[how](good)
@@ -229,7 +234,9 @@ def test_links_are_left_alone(world: World) -> None:
     assert ["t9"] == [task.id for task in daemon.lease()]
 
 
-@pytest.mark.parametrize("broken", [None, b"{", b"[]", b'{"revision": "x"}', b'{"revision": 1}', b'{"revision": 1e999}'])
+@pytest.mark.parametrize(
+    "broken", [None, b"{", b"[]", b'{"revision": "x"}', b'{"revision": 1}', b'{"revision": 1e999}']
+)
 def test_a_broken_root_record_is_made_anew(both: World, broken: bytes | None) -> None:
     """Revisions go on from the history: no token repeats."""
     hub, daemon = filled(both)
@@ -265,7 +272,7 @@ def test_a_broken_queue_record_is_counted_anew(world: World, content: bytes | No
 
 def test_a_damaged_index_is_rebuilt(both: World) -> None:
     """Entries deleted, added and doubled by hand; the next transaction puts them right."""
-    hub, daemon = filled(both)
+    _, daemon = filled(both)
     index = [path for path in both.files("fleet") if path.startswith("index/")]
     both.put("fleet", {**dict.fromkeys(index), "index/ready/echo/0/000000/00/05-t1": b"{}\n", "index/x": b"?"})
     daemon.beat(renew=True)
@@ -311,7 +318,7 @@ def test_a_value_edited_by_hand_gets_a_revision_of_its_own(both: World) -> None:
 
 def test_edits_of_several_spaces_do_not_mix(world: World) -> None:
     """A transaction over two spaces adopts what was done to both."""
-    hub, daemon = filled(world)
+    hub, _ = filled(world)
     world.put("locks", {where("lock", "x"): b"{"})
     world.put("fleet", {where("task", "t1"): b"{"})
     world.runtime.advance(100)
@@ -325,16 +332,13 @@ def test_a_rewound_or_deleted_branch_stops_writes_until_a_person_says_so(both: W
     """Going back would repeat tokens: refused, explained, and accepted only by ``adopt_history``."""
     hub, daemon = filled(both)
     old = both.snapshot("fleet").head
-    lock = hub.locks.get("x")
-    assert lock is not None
     hub.tasks.submit("echo", id="t9")
     both.set_head("fleet", old)
     for call in (lambda: hub.tasks.submit("echo"), lambda: daemon.beat(renew=True)):
         with pytest.raises(HeadRegressed, match="doctor --adopt"):
             call()
     assert "went back" in (hub.check_history() or "")
-    assert 2 == len([event for event in hub.events() if event.space == "locks"][:2]) or True
-    hub.locks.acquire("other")
+    assert hub.locks.acquire("other") is not None, "the other spaces go on"
     hub.adopt_history()
     assert None is hub.check_history()
     both.runtime.advance(1)
@@ -376,9 +380,9 @@ def test_everything_deleted_is_an_empty_hub_with_its_revisions(world: World) -> 
     world.check_index()
 
 
-def test_nothing_that_people_write_raises_what_is_not_ours(world: World) -> None:
+def test_nothing_that_people_write_raises_what_is_not_ours() -> None:
     """Single-record calls on a broken record give one of our errors, never a foreign one."""
-    for how, breaks in BREAKS.items():
+    for breaks in BREAKS.values():
         for kind, space, name in (("task", "fleet", "t0"), ("worker", "fleet", "w1"), ("lock", "locks", "x")):
             fresh = World()
             hub, _ = filled(fresh)
@@ -390,10 +394,8 @@ def test_nothing_that_people_write_raises_what_is_not_ours(world: World) -> None
                 lambda hub=hub: hub.locks.get("x"),
                 lambda hub=hub: hub.tasks.result("t0"),
             ):
-                try:
+                with suppress(GhcoordError):
                     look()
-                except GhcoordError as error:
-                    assert error.message, (how, kind)
             assert hub.tasks.cancel("t1").ended
             fresh.close()
 

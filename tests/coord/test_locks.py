@@ -166,8 +166,8 @@ def test_after_a_loss_the_old_token_is_good_for_nothing(both: World) -> None:
     old = taken(a.locks.acquire("x", ttl=5))
     a.memory.set("k", 1, fence=("x", old.token))
     both.runtime.advance(10)
-    with pytest.raises(FenceRefused, match="not held: token|held by"):
-        b.locks.clean()
+    b.locks.clean()
+    with pytest.raises(FenceRefused, match="is not held"):
         a.memory.set("k", 2, fence=("x", old.token))
     new = taken(b.locks.acquire("x", ttl=5))
     for attempt in (
@@ -221,7 +221,7 @@ def test_tokens_only_grow(both: World, tmp_path: object) -> None:
     next_token()
     both.runtime.advance(8)
     next_token()
-    both.put("locks", {path: None for path in both.files("locks")})
+    both.put("locks", dict.fromkeys(both.files("locks")))
     next_token()
     both.runtime.advance(1)
     both.set_head("locks", None)
@@ -390,18 +390,20 @@ def test_a_lock_taken_away_is_noticed(world: World) -> None:
     """At the next renewal: ``on_lost`` once, ``lost`` true, and leaving raises; the other's lock is not released."""
     a, b = world.open("a"), world.open("b")
     calls: list[float] = []
-    with (
-        pytest.raises(LeaseLost, match="lost before the work ended"),
-        a.locks.hold("x", ttl=9, on_lost=lambda: calls.append(world.runtime.monotonic())) as held,
-    ):
-        b.locks.force_unlock("x")
-        b.locks.acquire("x", ttl=100)
-        started = world.runtime.monotonic()
-        assert not held.lost
-        world.runtime.advance(20)
-        assert held.lost
-        with pytest.raises(LeaseLost, match="stop the work"):
-            held.check()
+    started = world.runtime.monotonic()
+
+    def work() -> None:
+        with a.locks.hold("x", ttl=9, on_lost=lambda: calls.append(world.runtime.monotonic())) as held:
+            b.locks.force_unlock("x")
+            b.locks.acquire("x", ttl=100)
+            assert not held.lost
+            world.runtime.advance(20)
+            assert held.lost
+            with pytest.raises(LeaseLost, match="stop the work"):
+                held.check()
+
+    with pytest.raises(LeaseLost, match="lost before the work ended"):
+        work()
     assert [pytest.approx(started + 3, abs=0.1)] == calls
     assert "b" == taken(b.locks.get("x")).owner
 
@@ -411,9 +413,14 @@ def test_a_lock_taken_away_shortly_before_the_end_is_noticed_on_leaving(world: W
     a, b = world.open("a"), world.open("b")
     with pytest.raises(LeaseLost), a.locks.hold("x", ttl=9):
         b.locks.force_unlock("x")
-    with pytest.raises(KeyError), a.locks.hold("x", ttl=9):
-        b.locks.force_unlock("x")
-        raise KeyError("the block's own error goes first")
+
+    def fail() -> None:
+        with a.locks.hold("x", ttl=9):
+            b.locks.force_unlock("x")
+            raise KeyError("the block's own error goes first")
+
+    with pytest.raises(KeyError):
+        fail()
 
 
 @pytest.mark.parametrize("fault", [HeadsFault.UNAVAILABLE, CommitFault.REQUEST_LOST, CommitFault.UNAVAILABLE])
@@ -425,23 +432,25 @@ def test_an_owner_who_cannot_renew_gives_up_before_others_take_over(
     ttl = 15.0
     calls: list[float] = []
     started = world.runtime.monotonic()
-    with (
-        pytest.raises(LeaseLost),
-        hub.locks.hold("x", ttl=ttl, on_lost=lambda: calls.append(world.runtime.monotonic() - started)) as held,
-    ):
-        if isinstance(fault, HeadsFault):
-            faulty.fail_heads(*[fault] * 100_000)
-        else:
-            faulty.fail_commits(*[fault] * 100_000)
-        world.runtime.advance(ttl * GIVE_UP_AT - 0.5)
-        assert not held.lost
-        assert [] == calls
-        world.runtime.advance(1.0)
-        assert held.lost
-        assert 1 == len(calls)
-        assert ttl * GIVE_UP_AT <= calls[0] < ttl
-        world.runtime.advance(100)
-        assert 1 == len(calls)
+
+    def work() -> None:
+        with hub.locks.hold("x", ttl=ttl, on_lost=lambda: calls.append(world.runtime.monotonic() - started)) as held:
+            if isinstance(fault, HeadsFault):
+                faulty.fail_heads(*[fault] * 100_000)
+            else:
+                faulty.fail_commits(*[fault] * 100_000)
+            world.runtime.advance(ttl * GIVE_UP_AT - 0.5)
+            assert not held.lost
+            assert [] == calls
+            world.runtime.advance(1.0)
+            assert held.lost
+            assert 1 == len(calls)
+            assert ttl * GIVE_UP_AT <= calls[0] < ttl
+            world.runtime.advance(100)
+            assert 1 == len(calls)
+
+    with pytest.raises(LeaseLost):
+        work()
 
 
 def test_a_short_outage_costs_nothing(world: World) -> None:

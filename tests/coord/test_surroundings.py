@@ -187,7 +187,14 @@ def test_forged_and_broken_event_lines_are_skipped(world: World) -> None:
     """A person's commit message cannot break the view."""
     hub = world.open()
     hub.tasks.submit("echo", id="t1")
-    lines = ['- {"at": "x", "kind": 5}', "- {", '- {"at": 1e999, "kind": "a"}', '- {"kind": "no time"}', "- {}", "- {[}"]
+    lines = [
+        '- {"at": "x", "kind": 5}',
+        "- {",
+        '- {"at": 1e999, "kind": "a"}',
+        '- {"kind": "no time"}',
+        "- {}",
+        "- {[}",
+    ]
     world.put("fleet", {"x": b"x"}, message="hello\n\n" + "\n".join(lines))
     assert ["task submitted", "hub created"][:1] == [e.kind for e in hub.events()][:1]
 
@@ -248,15 +255,24 @@ def test_a_newer_hub_is_refused(both: World, make: bool) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"{", b"[]", b"5", b"{}", b'{"schema": "x", "id": "a"}', b'{"schema": 1}', b'{"schema": 1e999, "id": "a"}', b"\xff"]
-    + [b"[" * 100_000],
+    [
+        b"{",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"schema": "x", "id": "a"}',
+        b'{"schema": 1}',
+        b'{"schema": 1e999, "id": "a"}',
+        b"\xff",
+        b"[" * 100000,
+    ],
     ids=lambda content: content[:30].decode(errors="replace"),
 )
 def test_a_broken_hub_record_is_named(world: World, content: bytes) -> None:
     """It is not guessed at, and not made anew."""
     world.open()
     world.put("meta", {"hub.json": content})
-    with pytest.raises(Corrupt, match="meta:hub.json is broken"):
+    with pytest.raises(Corrupt, match=r"meta:hub\.json is broken"):
         world.open()
 
 

@@ -123,7 +123,7 @@ def test_bad_submissions_are_refused(hub: Hub, bad: dict[str, Any], why: str) ->
 
 
 def test_what_is_too_large_is_refused_before_anything_is_queued(hub: Hub) -> None:
-    """Also where only args and metadata together are, or where indentation makes it so; the good ones are not queued."""
+    """Also where only args and metadata together are, or where indentation makes it so."""
     before = hub.commits
     for bad in (
         Submission("echo", {"a": "x" * 1_000_000}),
@@ -304,7 +304,9 @@ def test_a_repeated_report_is_silent_a_late_one_is_refused_and_audited(both: Wor
     assert f"leased to w2 under token {token_of(again)}" in refusal
     assert State.LEASED is both.check_index()["t1"].state
     (refused,) = [event for event in hub.events() if event.kind == "task result refused"]
-    assert ("t1", "w1", token_of(task), True) == tuple(refused.fields[k] for k in ("task", "worker", "token", "success"))
+    assert ("t1", "w1", token_of(task), True) == tuple(
+        refused.fields[k] for k in ("task", "worker", "token", "success")
+    )
     assert {} == new.report(again).refused
     before = hub.commits
     assert {} == new.report(again).refused
@@ -415,9 +417,7 @@ def test_a_result_always_fits(world: World, success: bool) -> None:
     huge = TaskResult(
         success=success, output="o" * 60_000, error="é" * 60_000, exit_code=3, data={"n": [1] * 190_000, "s": "y" * 9}
     )
-    reply = daemon.beat(
-        finished=(Finished("t1", token_of(one), huge), Finished("t2", token_of(other), huge))
-    )
+    reply = daemon.beat(finished=(Finished("t1", token_of(one), huge), Finished("t2", token_of(other), huge)))
     assert {} == reply.refused
     for task_id in ("t1", "t2"):
         done = world.check_index()[task_id]

@@ -145,9 +145,7 @@ def test_a_heartbeat_renews_the_lease(both: World) -> None:
     token = hub.workers.register("w1", ttl=10.0).token
     for _ in range(5):
         both.runtime.advance(9)
-        reply = hub.workers.heartbeat(
-            "w1", active_sessions=2, session_ids=["s"], health=Health(cpu=0.5), token=token
-        )
+        reply = hub.workers.heartbeat("w1", active_sessions=2, session_ids=["s"], health=Health(cpu=0.5), token=token)
         assert (True, ("s",)) == (reply.acknowledged, reply.unknown_session_ids)
         assert [] == hub.workers.stale()
     worker = hub.workers.get("w1")

@@ -59,7 +59,11 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 times = st.integers(0, 4_000_000_000_000).map(lambda ms: stamp(ms / 1000))
 seconds = st.floats(0.001, 86400)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda below: st.lists(below, max_size=3) | st.dictionaries(texts, below, max_size=3),
     max_leaves=8,
 )

@@ -99,12 +99,8 @@ ACTIONS = {
     "finish badly": Action(lambda t: model.finish(t, BAD, now=NOW), frozenset({State.LEASED})),
     "lose": Action(lambda t: model.lose(t, "x", now=NOW), frozenset({State.LEASED})),
     "give back": Action(lambda t: model.give_back(t, "x", now=NOW), frozenset({State.LEASED})),
-    "cancel": Action(
-        lambda t: model.cancel(t, "x", now=NOW), frozenset({State.QUEUED, State.LEASED, State.FAILED})
-    ),
-    "retry": Action(
-        lambda t: model.retry(t, sequence=3), frozenset({State.FAILED, State.DEAD, State.CANCELLED})
-    ),
+    "cancel": Action(lambda t: model.cancel(t, "x", now=NOW), frozenset({State.QUEUED, State.LEASED, State.FAILED})),
+    "retry": Action(lambda t: model.retry(t, sequence=3), frozenset({State.FAILED, State.DEAD, State.CANCELLED})),
     "due": Action(model.due, frozenset({State.FAILED})),
 }
 
@@ -135,9 +131,7 @@ def test_success_ends() -> None:
     done = model.finish(task(State.LEASED), GOOD, now=NOW + 3)
     assert (State.SUCCEEDED, GOOD, None, stamp(NOW + 3)) == (done.state, done.result, done.lease, done.ended_at)
     assert done.ended
-    assert [(1, "w1", 7, "succeeded", "")] == [
-        (a.attempt, a.worker, a.token, a.outcome, a.error) for a in done.history
-    ]
+    assert [(1, "w1", 7, "succeeded", "")] == [(a.attempt, a.worker, a.token, a.outcome, a.error) for a in done.history]
     assert "w1" == done.worker, "the worker that ran it last"
 
 
@@ -284,7 +278,7 @@ def test_records_that_contradict_themselves_are_refused() -> None:
         {"state": State.LEASED, "lease": None},
         {"state": State.FAILED, "due_at": None},
     ):
-        with pytest.raises(ValueError, match="lease exactly while|needs due_at"):
+        with pytest.raises(ValueError, match=r"lease exactly while|needs due_at"):
             Task(id="t1", tool="echo", created_at=stamp(NOW), **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1 character"):
         TaskLease(worker="", token=1, attempt=1, at=stamp(NOW))
