@@ -131,7 +131,7 @@ def open_hub(
         record = hubrecord.create(transactor)
     else:
         record = hubrecord.open_existing(transactor, store.url)
-    folder = state or (None if in_memory else _state_folder(str(record["id"])))
+    folder = state or (None if in_memory else _state_folder(f"{record['id']} {store.url}"))
     transactor.guard.marks.update(_load_marks(folder))
     return Hub(
         transactor,
@@ -167,10 +167,10 @@ def detect_machine() -> Machine:
 # -- what this user's processes remember of a hub between runs
 
 
-def _state_folder(hub_id: str) -> Path | None:
+def _state_folder(hub: str) -> Path | None:
     """``$XDG_STATE_HOME/ghcoord/<hub>``, mode 0700; ``None`` where no such folder can be made."""
     base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    folder = Path(base) / "ghcoord" / hashlib.sha256(hub_id.encode()).hexdigest()[:16]
+    folder = Path(base) / "ghcoord" / hashlib.sha256(hub.encode(errors="surrogateescape")).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError:

@@ -9,6 +9,7 @@ version comes back, and nothing else stops.
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import Any
 
 from ghcoord.coord import layout, queue
@@ -16,14 +17,19 @@ from ghcoord.coord.context import FENCE_TABLE, KEY_TABLE, LOCK_TABLE, TASK_TABLE
 from ghcoord.coord.layout import FLEET, namespace_of
 from ghcoord.coord.table import Table
 from ghcoord.errors import Corrupt, NewerSchema
-from ghcoord.model.codec import encode, to_json
+from ghcoord.model.codec import Record, encode, to_json
 from ghcoord.model.memory import MemoryEntry
 from ghcoord.store.base import ROOT_RECORD
+from ghcoord.store.heads import walk
 from ghcoord.store.snapshot import Snapshot, diff
 from ghcoord.store.tx import Tx
 
 MAX_BY_HAND = 900_000
 """Bytes of a record that is taken over: what happens to it afterwards must fit as well."""
+
+
+MAX_LOOK_BACK = 100
+"""Commits by people that are searched for a record's last readable version."""
 
 
 def tables_of(space: str) -> list[Table[Any]]:
@@ -58,11 +64,9 @@ def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
             tx.event(space, "record deleted by hand", path=_printable(path))
             continue
         try:
-            record = table.decode(data, space, path)
-            if len(data) > MAX_BY_HAND:
-                raise Corrupt(f"{space}:{path} has {len(data)} bytes: by hand at most {MAX_BY_HAND}")
+            record = _sound(table, data, space, path)
         except (Corrupt, NewerSchema) as reason:
-            _set_aside(tx, space, path, data, base.read(path), reason.message)
+            _set_aside(tx, space, path, data, _last_good(table, base, present, path), reason.message)
             continue
         tx.event(space, "record edited by hand", path=_printable(path))
         if isinstance(record, MemoryEntry):
@@ -75,6 +79,32 @@ def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
 def _printable(text: str) -> str:
     """``text`` with the bytes of file names that are no UTF-8 written out."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def _last_good(table: Table[Any], base: Snapshot, present: Snapshot, path: str) -> bytes | None:
+    """The nearest readable version of a record among people's commits since ``base``, and ``base`` itself."""
+    if present.head is None:
+        return None
+    own = (info.oid for info, _ in walk(present.store, present.head, lambda info, stamp: stamp is None))
+    versions = (Snapshot(present.store, present.space, oid) for oid in islice(own, MAX_LOOK_BACK))
+    for snapshot in (*versions, base):
+        data = snapshot.read(path)
+        if data is None:
+            continue
+        try:
+            _sound(table, data, present.space, path)
+        except (Corrupt, NewerSchema):
+            continue
+        return data
+    return None
+
+
+def _sound(table: Table[Any], data: bytes, space: str, path: str) -> Record:
+    """The record in ``data``; raises ``Corrupt`` or ``NewerSchema`` for one that cannot be kept."""
+    record: Record = table.decode(data, space, path)
+    if len(data) > MAX_BY_HAND:
+        raise Corrupt(f"{space}:{path} has {len(data)} bytes: by hand at most {MAX_BY_HAND}")
+    return record
 
 
 def _set_aside(tx: Tx, space: str, path: str, data: bytes, before: bytes | None, reason: str) -> None:

@@ -156,8 +156,22 @@ class Locks:
 
     def clean(self) -> int:
         """Remove the locks whose lease has expired by the hub's clock and a margin; returns how many."""
-        judge = self._context.judge()
+        return self._clean(self._context.judge())
 
+    def tend(self) -> int:
+        """Remove the locks that this process has watched stand still for ttl and margin: what each daemon does.
+
+        Goes by its own observation, not by clocks.  Returns how many were removed.
+        """
+        context = self._context
+        found = list(LOCK_TABLE.scan(context.snapshot(LOCKS)))
+        context.observer.look([(lock_key(lock.name), lock.lease) for lock in found], complete=lock_key(""))
+        judge, now = context.observer.judge(), context.now()
+        if not any(judge(lock_key(lock.name), lock.lease, now) for lock in found):
+            return 0
+        return self._clean(judge)
+
+    def _clean(self, judge: Judge) -> int:
         def run(tx: Tx) -> int:
             stale = [lock for lock in LOCK_TABLE.all(tx, LOCKS) if judge(lock_key(lock.name), lock.lease, tx.now)]
             for lock in stale:

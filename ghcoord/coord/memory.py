@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 from unicodedata import normalize
 
 from ghcoord.clock import Event
@@ -191,6 +191,22 @@ class Memory:
             raise SyncError(f"cannot synchronise {namespace or 'the memory'}: {error}", namespace or "") from error
 
     # -- watching
+
+    @overload
+    def watch(
+        self,
+        key: str,
+        callback: Callable[[Change], None],
+        namespace: str = ...,
+        *,
+        prefix: bool = ...,
+        on_error: Callable[[GhcoordError], None] | None = ...,
+    ) -> Callable[[], None]: ...
+
+    @overload
+    def watch(
+        self, key: str, callback: None = None, namespace: str = ..., *, prefix: bool = ...
+    ) -> Iterator[Change]: ...
 
     def watch(
         self,

@@ -138,7 +138,7 @@ class WorkerDaemon:
                 tools[name] = tool
         return tools
 
-    # -- told from outside, also from signal handlers
+    # -- told from other threads; a signal handler starts one, since it may have interrupted the event's own lock
 
     def stop(self) -> None:
         """Drain: give back what has not started, finish what runs, take nothing new, then end."""
@@ -387,6 +387,5 @@ class WorkerDaemon:
             self._seen_head = None
         if now >= self._next_care:
             self._next_care = now + CARE_EVERY
-            if any(self.hub.locks.is_expired(lock) for lock in self.hub.locks.list(include_expired=True)):
-                self.hub.locks.clean()
+            self.hub.locks.tend()
             self.hub.workers.sweep()

@@ -72,7 +72,7 @@ class LocalStore:
 
     def __init__(self, path: Path, runtime: Runtime, prefix: str = "refs/heads/ghcoord/") -> None:
         self.capabilities = Capabilities()
-        self.url = str(path)
+        self.url = str(path.absolute())
         self._git_dir = find_git_dir(path)
         self._packs = self._git_dir / "objects" / "pack"
         self._runtime = runtime

@@ -66,14 +66,16 @@ class RetryingStore(WrappedStore):
         self._patience = patience
 
     def _call(self, run: Callable[[], T]) -> T:
+        deadline = self._runtime.monotonic() + self._patience
         try:
             return run()
         except Unavailable:
-            return self._again(run)
+            if self._runtime.monotonic() >= deadline:
+                raise
+            return self._again(run, deadline)
 
-    def _again(self, run: Callable[[], T]) -> T:
+    def _again(self, run: Callable[[], T], deadline: float) -> T:
         runtime = self._runtime
-        deadline = runtime.monotonic() + self._patience
         # One object a call: a Retrying keeps state and is not made for threads.
         retrying = Retrying(
             retry=retry_if_exception_type(Unavailable),

@@ -136,9 +136,7 @@ class StoreContract:
         """A commit over several spaces, old and new, moves them all."""
         store = hub.open()
         old = hub.put(store, "fleet", {"a": b"1"})
-        made = store.commit(
-            {"fleet": old, "locks": None}, {"fleet": {"a": b"2"}, "locks": {"b": b"3"}}, hub.op()
-        )
+        made = store.commit({"fleet": old, "locks": None}, {"fleet": {"a": b"2"}, "locks": {"b": b"3"}}, hub.op())
         assert {"fleet", "locks"} == set(made)
         assert made == store.heads()
         assert {"a": b"2"} == content(store, made["fleet"])

@@ -105,9 +105,7 @@ class Simulation:
             self.crashes += 1
             self.scheduler.note(f"{group}: killed")
             self.scheduler.kill(group)
-            self.scheduler.later(
-                self.random.uniform(0, 0.2), lambda: self._start(name, life + 1, run, restarts - 1)
-            )
+            self.scheduler.later(self.random.uniform(0, 0.2), lambda: self._start(name, life + 1, run, restarts - 1))
 
         store = SimStore(self, group, crash if restarts > 0 else None)
 

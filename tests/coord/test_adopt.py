@@ -14,13 +14,9 @@ from ghcoord.hub import Hub
 from ghcoord.model.codec import MAX_RECORD
 from ghcoord.model.task import State
 from ghcoord.store.heads import revision_of
-from tests.coord.world import Daemon, World, edited, token_of, where
+from tests.coord.world import Daemon, World, edited, kinds, token_of, where
 
 SPACE = "memory/global"
-
-
-def kinds(hub: Hub) -> list[str]:
-    return [event.kind for event in hub.events(100)]
 
 
 def filled(world: World) -> tuple[Hub, Daemon]:

@@ -401,13 +401,13 @@ def test_locks_follow_the_model() -> None:
 
 def test_the_queue_follows_the_model() -> None:
     """Any order of commands: index and counts are the records', each task succeeds at most once, order is kept."""
-    run(QueueMachine, 10, 35)
+    run(QueueMachine, 25, 40)
 
 
 @pytest.mark.parametrize("machine", [LockMachine, QueueMachine])
 def test_the_same_on_disk(machine: type[Machine]) -> None:
     """The local store behaves as the one in memory."""
-    run(on_disk(machine), 2, 15)
+    run(on_disk(machine), 3, 20)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from ghcoord.coord.context import FENCE_TABLE, KEY_TABLE, LOCK_TABLE, TASK_TABLE
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.tick import Beat, Finished, Reply
 from ghcoord.hub import Hub
+from ghcoord.model.lock import Lock
 from ghcoord.model.task import State, Task, TaskResult
 from ghcoord.store.base import FILE_MODE, Oid, Store
 from ghcoord.store.inmemory import MemoryStore
@@ -26,6 +27,9 @@ from ghcoord.testing.clock import ManualRuntime
 from ghcoord.testing.faults import FaultyStore
 
 PREFIX = "refs/heads/ghcoord/"
+MARGIN = 0.5
+"""Seconds of margin of the in-memory store."""
+
 GOOD = TaskResult(success=True, output="fine")
 BAD = TaskResult(success=False, error="boom")
 
@@ -214,3 +218,23 @@ class Daemon:
 def token_of(task: Task) -> int:
     assert task.lease is not None
     return task.lease.token
+
+
+def ids(tasks: list[Any]) -> list[str]:
+    return [task.id for task in tasks]
+
+
+def kinds(hub: Hub) -> list[str]:
+    """What happened, newest first."""
+    return [event.kind for event in hub.events(100)]
+
+
+def status(hub: Hub, worker_id: str = "w1") -> str:
+    worker = hub.workers.get(worker_id)
+    return str(worker.status) if worker is not None else "gone"
+
+
+def taken(lock: Lock | None) -> Lock:
+    """The lock that the test counts on having got."""
+    assert lock is not None
+    return lock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -40,7 +41,7 @@ def init(
     def plain() -> None:
         say(f"made a hub at {hub.url}" if new else f"there is a hub at {hub.url} already, nothing was changed")
         if new and path is not None:
-            say(f"  export GHCOORD_HUB={hub.url}   # or pass --hub each time")
+            say(f"  export GHCOORD_HUB={shlex.quote(hub.url)}   # or pass --hub each time")
 
     respond(view, plain)
 
