@@ -67,6 +67,7 @@ def nothing_left(folder: Path) -> bool:
 # -- for real
 
 
+@pytest.mark.slow
 def test_it_happens(temporary: Path, tmp_path: Path) -> None:
     """Two processes, 28 tasks, a crash and a fenced lock: exit code 0, every claim true, nothing left behind."""
     done = subprocess.run(

@@ -42,7 +42,15 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("page", written(), ids=name_of)
+_LONG = {"docs/how-to/run-workers.md"}
+"""Pages that take more than a few seconds."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if name_of(page) in _LONG else ()) for page in written()],
+    ids=name_of,
+)
 def test_what_a_page_shows_works(page: Path, running: dict[Path, Mistakes]) -> None:
     """Every command and program of the page runs in a fresh directory and prints what the page shows."""
     if any(word in step.code for step in steps(blocks(page.read_text())) for word in _NEEDS_SANDBOX):

@@ -63,9 +63,7 @@ def test_what_a_function_raises_is_the_tasks_error(hub: Hub, work: Callable[...,
     assert "ValueError: no such thing" == result.error
 
 
-@pytest.mark.parametrize(
-    ("value", "message"), [("x" * 2_000_000, None), ([0] * 400_000, "bytes"), ("\ud800", None)]
-)
+@pytest.mark.parametrize(("value", "message"), [("x" * 2_000_000, None), ([0] * 400_000, "bytes"), ("\ud800", None)])
 def test_a_result_too_large_for_a_record_never_stops_the_worker(
     hub: Hub, work: Callable[..., Summary], value: object, message: str | None
 ) -> None:

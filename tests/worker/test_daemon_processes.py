@@ -42,7 +42,7 @@ def all_event_kinds(hub: Hub) -> list[str]:
     return [json.loads(line)["kind"] for line in lines]
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_task_ends_succeeded_once_though_a_worker_is_killed(hub: Hub, count: int) -> None:
     """Three workers, one killed with SIGKILL while it holds leases: each task succeeds exactly once in the record."""
     slow = [Submission("shell", {"command": "sleep 0.4"}, priority=9) for _ in range(6)]
@@ -157,15 +157,15 @@ def test_an_idle_worker_only_renews_and_hardly_uses_the_processor(hub: Hub) -> N
     """At rest: no commit but renewals at a third of the ttl, under 1 % of a core."""
     with workers(hub.url, "w1", args=("--ttl", "6")) as [worker]:
         until(lambda: registered(hub, "w1"))
-        time.sleep(2.5)
+        time.sleep(1.5)
         known = len(all_event_kinds(hub))
         used, began = worker.cpu_seconds(), time.monotonic()
-        time.sleep(7)
+        time.sleep(5)
         share = (worker.cpu_seconds() - used) / (time.monotonic() - began)
         kinds = all_event_kinds(hub)
         new = kinds[: len(kinds) - known]
     assert {RENEWED} == set(new)
-    assert 3 <= len(new) <= 4
+    assert 2 <= len(new) <= 3
     assert share < 0.01
 
 
