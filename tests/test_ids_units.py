@@ -8,7 +8,7 @@ import subprocess
 import unicodedata
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from ghcoord.errors import InvalidName, UsageError
@@ -24,6 +24,9 @@ from ghcoord.ids import (
     new_task_id,
 )
 from ghcoord.units import MAX_DURATION, format_duration, parse_duration
+
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Other work on the machine must not fail a test."""
 
 ODD = [
     "a",
@@ -76,6 +79,7 @@ def checked(text: str) -> str:
         raise
 
 
+@relaxed
 @given(plain_text)
 @example("x.lock")
 @example("a..b")
@@ -88,6 +92,7 @@ def test_components_are_reversible(name: str) -> None:
     assert re.fullmatch(r"[a-z0-9_\-.!%]+", encoded)
 
 
+@relaxed
 @given(plain_text, plain_text)
 @example("a", "A")
 @example("straße", "STRASSE")
@@ -131,7 +136,8 @@ def test_what_is_no_component_of_ours_has_no_name(foreign: str) -> None:
     assert None is decode_component(foreign)
 
 
-@given(plain_text)
+@relaxed
+@given(st.text(st.characters(categories=["L", "M", "N", "P", "S"], exclude_characters="/."), min_size=1, max_size=70))
 def test_accepted_names_are_settled(text: str) -> None:
     """Checking twice is checking once, and equal-looking spellings become one name."""
     name = checked(text)
@@ -270,6 +276,7 @@ def test_what_is_no_duration(text: str | float) -> None:
     assert len(caught.value.message) < 120
 
 
+@relaxed
 @given(st.floats(0, MAX_DURATION))
 def test_a_formatted_duration_reads_back(seconds: float) -> None:
     """The short form is itself a duration, close to the one it stands for: within a twentieth and 0.1 s."""
@@ -278,6 +285,7 @@ def test_a_formatted_duration_reads_back(seconds: float) -> None:
     assert abs(parse_duration(shown) - seconds) <= max(0.1, seconds / 20 + 0.5 if seconds >= 10 else 0.1)
 
 
+@relaxed
 @given(st.integers(0, 10**8), st.sampled_from(["ms", "s", "m", "h", "d"]))
 def test_every_number_and_unit_is_read(number: int, unit: str) -> None:
     """A number with a unit means that many of it, up to ten years."""

@@ -6,6 +6,7 @@ They prove that the contract and the simulation catch what they are for.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -15,11 +16,12 @@ from ghcoord.store.inmemory import MemoryStore
 
 
 class LostUpdateStore(MemoryStore):
-    """Does not compare: writes on top of whatever is there."""
+    """Does not compare: writes on top of whatever is there, after a moment in which others decide on the same state."""
 
     def commit(
         self, expected: Mapping[str, Oid | None], changes: Mapping[str, ChangeSet], op: Operation
     ) -> dict[str, Oid]:
+        time.sleep(0.001)
         while True:
             heads = self.heads()
             try:

@@ -196,10 +196,10 @@ for line in lines:
 def test_a_hub_that_may_not_be_written(shared: Path, tmp_path: Path) -> None:
     """As another user: reading works, every write exits 6 with one line that names the place."""
     create(tmp_path / "warm.git")[0].close()
-    if os.getuid():
-        for folder, _, _ in os.walk(shared):
-            Path(folder).chmod(0o555)
     (shared / ".gitconfig").write_text("[safe]\n\tdirectory = *\n")  # git asks before it trusts another user's files
+    if os.getuid():
+        for folder, _, _ in os.walk(shared / "hub.git"):
+            Path(folder).chmod(0o555)
     reads = [["lock", "list"], ["memory", "list"], ["task", "list"], ["worker", "list"]]
     writes = [
         ["lock", "acquire", "x"],

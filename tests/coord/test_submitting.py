@@ -1,4 +1,4 @@
-"""The queue: order, exactly one completion, and as few commits as possible."""
+"""Submitting: every argument kept or refused by name, batches whole and resumable, in few commits."""
 
 from __future__ import annotations
 

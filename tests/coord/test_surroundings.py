@@ -196,7 +196,7 @@ def test_forged_and_broken_event_lines_are_skipped(world: World) -> None:
         "- {[}",
     ]
     world.put("fleet", {"x": b"x"}, message="hello\n\n" + "\n".join(lines))
-    assert ["task submitted", "hub created"][:1] == [e.kind for e in hub.events()][:1]
+    assert ["task submitted"] == [e.kind for e in hub.events() if e.space == "fleet"]
 
 
 def test_long_texts_do_not_flood_the_history(world: World) -> None:

@@ -14,7 +14,7 @@ from ghcoord.errors import (
 )
 from ghcoord.hub import Hub
 from ghcoord.model.task import TaskResult
-from tests.coord.world import BAD, GOOD, Daemon, World, ids, kinds, token_of
+from tests.coord.world import BAD, GOOD, Daemon, World, ids, kinds, token_of, where
 
 
 def test_waiting_returns_the_result(world: World) -> None:
@@ -149,6 +149,22 @@ def test_an_idle_hub_costs_nothing(world: World) -> None:
     hub.events()
     hub.broken()
     assert before == hub.commits
+
+
+def test_a_worker_that_lost_a_lease_shows_its_free_slot(world: World) -> None:
+    """When a task is taken away by hand, the next look puts the record right; once."""
+    hub = world.open()
+    hub.tasks.submit("echo", id="t1")
+    daemon = Daemon(hub)
+    daemon.lease()
+    world.put("fleet", {where("task", "t1"): None})
+    before = hub.commits
+    assert {} == daemon.beat().held
+    worker = hub.workers.get("w1")
+    assert worker is not None
+    assert 0 == worker.capacity.active_tasks
+    daemon.beat()
+    assert before + 1 == hub.commits
 
 
 def test_a_worker_is_told_of_others(world: World) -> None:

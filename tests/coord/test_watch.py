@@ -280,3 +280,19 @@ def test_a_callback_may_stop_its_own_watch() -> None:
     hub.memory.set("k", 2)
     stopped.wait(0.1)
     assert ["set"] == [change.kind for change in seen]
+
+
+def test_after_stopping_nothing_more_is_told(world: World) -> None:
+    """A callback that stops the watch at the first of several changes is not called for the others."""
+    hub = world.open()
+    seen: list[str] = []
+
+    def once(change: Change) -> None:
+        seen.append(change.key)
+        stop()
+
+    stop = hub.memory.watch("", once, prefix=True)
+    for key in "abc":
+        hub.memory.set(key, 1)
+    world.runtime.advance(5)
+    assert 1 == len(seen)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ghcoord.errors import Corrupt, NewerSchema, TooLarge, UsageError
@@ -33,6 +33,9 @@ from ghcoord.model.task import (
     TaskResult,
 )
 from ghcoord.model.worker import Capabilities, Capacity, Health, SandboxInfo, Worker, WorkerStatus
+
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Other work on the machine must not fail a test."""
 
 ENTRY: dict[str, Any] = {
     "format": 1,
@@ -172,6 +175,7 @@ entries = st.builds(
 fences = st.builds(Fence, lock=texts, token=tokens)
 
 
+@relaxed
 @given(st.one_of(tasks(), workers, locks, entries, fences))
 def test_what_is_written_is_read(record: Record) -> None:
     """Every kind of record survives the file unchanged, and the same record always gives the same bytes."""
@@ -255,6 +259,7 @@ def test_what_people_break_is_named(data: bytes, why: str) -> None:
     assert "\n" not in caught.value.message.replace("memoryentry", "")
 
 
+@relaxed
 @given(st.binary(max_size=60) | values.map(lambda value: json.dumps(value).encode()))
 def test_no_content_raises_anything_else(data: bytes) -> None:
     """No file can raise something that callers do not expect."""
@@ -273,17 +278,29 @@ def test_a_newer_format_is_not_guessed_at() -> None:
     assert FORMAT == decode(MemoryEntry, json.dumps(without).encode(), "p").format
 
 
-@pytest.mark.parametrize("ttl", [1e30, 1e300, 30 * 86400.0])
-@pytest.mark.parametrize("when", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00Z"])
-def test_the_ends_of_the_calendar_are_no_accident(when: str, ttl: float) -> None:
+MONTH = 30 * 86400.0
+
+
+@pytest.mark.parametrize(
+    ("when", "ttl", "over"),
+    [
+        ("9999-12-31T23:59:59Z", MONTH, False),
+        ("9999-12-31T23:59:59Z", 1e300, False),
+        ("2026-01-01T00:00:00Z", 1e30, False),
+        ("2026-01-01T00:00:00Z", MONTH, True),
+        ("0001-01-01T00:00:00+14:00", MONTH, True),
+        ("0001-01-01T00:00:00+14:00", 1e30, False),
+    ],
+)
+def test_the_ends_of_the_calendar_are_no_accident(when: str, ttl: float, over: bool) -> None:
     """A date or a ttl that leaves the calendar means never or long ago, and raises nothing."""
     one = decode(MemoryEntry, entry(updated_at=when, ttl=ttl), "p")
-    assert ((when[0] == "0") and ttl < 1e9) is one.expired(1_800_000_000.0) or when[0] == "2"
+    assert over is one.expired(1_800_000_000.0)
     lock = Lock(
         name="l",
         owner="o",
         token=1,
-        ttl=min(ttl, 30 * 86400.0),
+        ttl=min(ttl, MONTH),
         acquired_at=datetime(2026, 1, 1, tzinfo=UTC),
         renewed_at=one.updated_at,
         renewal=1,
@@ -328,6 +345,7 @@ def test_depth_and_size_are_bounded() -> None:
         check_value("é" * 500_000, "value")
 
 
+@relaxed
 @given(st.integers(1, 240_000))
 def test_a_value_that_passes_fits_into_its_record(length: int) -> None:
     """Indentation counts: what ``check_value`` lets pass can be written."""
