@@ -98,8 +98,16 @@ class RunningTask:
 def to_record(result: ToolResult, *, duration: float, now: float) -> TaskResult:
     """A tool's result as the hub keeps it, its texts cut to what a record takes.
 
-    A result whose other values are not JSON, or too large for a record, is a failure that says so.
+    A result whose other values are not JSON, too large for a record, or of the wrong type, is a failure that says so.
     """
+    try:
+        return _to_record(result, duration, now)
+    except (ValueError, TypeError, AttributeError) as error:
+        wrong = ToolResult(success=False, error=f"the tool returned no valid result: {type(error).__name__}: {error}")
+        return _to_record(wrong, duration, now)
+
+
+def _to_record(result: ToolResult, duration: float, now: float) -> TaskResult:
     cut = _Cut()
     output, error = cut(result.output), cut(result.error)
     data = {key: cut(value) for key, value in result.data.items()}

@@ -27,6 +27,19 @@ PREFETCH_SECONDS = 0.25
 """Seconds of work that is leased ahead: what a commit and a poll may take."""
 
 
+BROKEN_AFTER = 3
+"""Faults of this machine in a row after which it stops leasing for a while."""
+
+BROKEN_PAUSE = 60.0
+"""Seconds of such a while at most."""
+
+REPORT_BYTES = 16 * 1024 * 1024
+"""Results that one commit reports at most, in bytes; a local hub takes 64 MiB."""
+
+Held = tuple[str, int]
+"""A lease: the task's id and the token."""
+
+
 class Slots:
     """Runs tasks in threads, ``count`` at a time. ``wake`` is set whenever one ends.
 
@@ -53,11 +66,12 @@ class Slots:
         self._grace = grace
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Task, float]] = deque()
-        self._running: dict[str, RunningTask] = {}
-        self._finished: list[Finished] = []
+        self._running: dict[Held, RunningTask] = {}
+        self._finished: list[tuple[Finished, int]] = []
         self._returned: list[Returned] = []
         self._average: float | None = None
-        self.infrastructure_failures = 0
+        self._broken = 0
+        self._resume_at = 0.0
 
     # -- what the daemon asks
 
@@ -75,28 +89,43 @@ class Slots:
             return not (self._waiting or running or self._finished or self._returned)
 
     def wanted(self) -> int:
-        """How many more tasks to lease: free slots, and a little ahead while tasks are short."""
+        """How many more tasks to lease: free slots, and a little ahead while tasks are short.
+
+        None for a while after the sandbox or the disk has failed several times in a row, then one to try.
+        """
         with self._lock:
+            broken = self._broken >= BROKEN_AFTER
+            if broken and self._runtime.monotonic() < self._resume_at:
+                return 0
             ahead = 0
             if self._average is not None and self._average < PREFETCH_BELOW:
                 ahead = min(PREFETCH_MAX, int(self._count * PREFETCH_SECONDS / max(self._average, 0.004)))
-            return max(0, self._count + ahead - len(self._running) - len(self._waiting))
+            free = max(0, self._count + ahead - len(self._running) - len(self._waiting))
+            return min(free, 1) if broken else free
 
-    def known(self) -> set[str]:
-        """Ids of the tasks that this worker knows it holds."""
+    def known(self) -> set[Held]:
+        """The leases that this worker knows it holds."""
         with self._lock:
-            ids = {task.id for task, _ in self._waiting} | set(self._running)
-            return ids | {one.task_id for one in self._finished} | {one.task_id for one in self._returned}
+            held = {key_of(task) for task, _ in self._waiting} | set(self._running)
+            held |= {(one.task_id, one.token) for one, _ in self._finished}
+            return held | {(one.task_id, one.token) for one in self._returned}
 
     def outcomes(self) -> tuple[list[Finished], list[Returned]]:
-        """What is to be reported; stays until :meth:`reported`."""
+        """What is to be reported, as much as one commit takes; stays until :meth:`reported`."""
         with self._lock:
-            return list(self._finished), list(self._returned)
+            finished: list[Finished] = []
+            room = REPORT_BYTES
+            for one, size in self._finished:
+                if finished and size > room:
+                    break
+                finished.append(one)
+                room -= size
+            return finished, list(self._returned)
 
     def reported(self, finished: list[Finished], returned: list[Returned]) -> None:
         """The hub has these now."""
         with self._lock:
-            self._finished = [one for one in self._finished if one not in finished]
+            self._finished = [entry for entry in self._finished if entry[0] not in finished]
             self._returned = [one for one in self._returned if one not in returned]
 
     def said(self) -> list[Said]:
@@ -134,13 +163,13 @@ class Slots:
     def cancel(self, task_id: str) -> None:
         """Stop a task because somebody asked for it."""
         with self._lock:
-            running = self._running.get(task_id)
+            running = [one for one in self._running.values() if one.task.id == task_id]
             for entry in [e for e in self._waiting if e[0].id == task_id]:
                 self._waiting.remove(entry)
                 if entry[0].lease is not None:
                     self._returned.append(Returned(task_id, entry[0].lease.token, "cancelled before it started"))
-        if running is not None:
-            running.cancel()
+        for one in running:
+            one.cancel()
 
     def stop_all(self, because: str) -> None:
         """Stop everything and give every lease back."""
@@ -177,35 +206,64 @@ class Slots:
 
     def _start(self) -> None:
         with self._lock:
-            while self._waiting and len(self._running) < self._count:
-                task, _ = self._waiting.popleft()
-                tool = self._tools.get(task.tool)
-                workspace = self._workspaces.make(task.id, task.attempt)
+            while len(self._running) < self._count and (task := self._take()) is not None:
+                try:
+                    workspace = self._workspaces.make(task.id, task.attempt)
+                except OSError as error:
+                    self._give_up_on(task, f"its workspace could not be made: {error.strerror or error}")
+                    continue
                 one = RunningTask(self._runtime, task, workspace)
-                self._running[task.id] = one
-                one.thread = self._runtime.spawn(partial(self._execute, one, tool), f"ghcoord-task-{task.id}")
+                self._running[key_of(task)] = one
+                run = partial(self._execute, one, self._tools.get(task.tool))
+                try:
+                    one.thread = self._runtime.spawn(run, f"ghcoord-task-{task.id}")
+                except RuntimeError as error:  # no more threads
+                    del self._running[key_of(task)]
+                    self._give_up_on(task, f"it could not be started: {error}")
+
+    def _take(self) -> Task | None:
+        """The next task to start: none whose earlier attempt still runs here, which would be two at once."""
+        busy = {one.task.id for one in self._running.values()}
+        for at, (task, _) in enumerate(self._waiting):
+            if task.id not in busy:
+                del self._waiting[at]
+                return task
+        return None
 
     def _execute(self, one: RunningTask, tool: Tool | None) -> None:
         if tool is None:
             result = ToolResult(success=False, error=f"this worker has no tool {one.task.tool!r}", infrastructure=True)
         else:
             result = run_guarded(lambda: tool.run(dict(one.task.args), one))
-        self._workspaces.remove(one.workspace)
         with self._lock:
-            del self._running[one.task.id]
+            del self._running[key_of(one.task)]
             if not one.reported:
                 self._note(one, result)
-        self._start()
         self._wake.set()
+        self._workspaces.remove(one.workspace)
+        self._start()
 
     def _note(self, one: RunningTask, result: ToolResult) -> None:
         duration = self._runtime.monotonic() - one.started
         self._average = duration if self._average is None else 0.8 * self._average + 0.2 * duration
-        self.infrastructure_failures = self.infrastructure_failures + 1 if result.infrastructure else 0
         if result.infrastructure:
-            self._returned.append(Returned(one.task.id, one.token, result.error or "the sandbox could not be set up"))
-        elif one.stopped_because and not result.success:
+            self._give_up_on(one.task, result.error or "the sandbox could not be set up")
+            return
+        self._broken = 0
+        if one.stopped_because and not result.success:
             self._returned.append(Returned(one.task.id, one.token, one.stopped_because))
-        else:
-            record = to_record(result, duration=duration, now=self._now())
-            self._finished.append(Finished(one.task.id, one.token, record))
+            return
+        record = to_record(result, duration=duration, now=self._now())
+        self._finished.append((Finished(one.task.id, one.token, record), len(record.model_dump_json())))
+
+    def _give_up_on(self, task: Task, reason: str) -> None:
+        """Return a lease for a fault of this machine, and lease less while that goes on."""
+        self._broken += 1
+        self._resume_at = self._runtime.monotonic() + min(BROKEN_PAUSE, 2.0 ** min(self._broken, 10))
+        task_id, token = key_of(task)
+        self._returned.append(Returned(task_id, token, reason))
+
+
+def key_of(task: Task) -> Held:
+    """What names one lease of one task: a later attempt of the same task is another."""
+    return task.id, task.lease.token if task.lease is not None else 0

@@ -11,7 +11,7 @@ from ghcoord.coord.tick import Beat, Reply
 from ghcoord.errors import GhcoordError, OutcomeUnknown, WorkerReplaced
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.open import open_sandbox
-from ghcoord.execution.slots import Slots
+from ghcoord.execution.slots import Slots, key_of
 from ghcoord.execution.tools import builtin_tools
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub
@@ -173,8 +173,10 @@ class WorkerDaemon:
                     pause = self._pause()
                 except WorkerReplaced:
                     raise
-                except GhcoordError as error:
-                    self._log("error", str(error))
+                except Exception as error:
+                    # Also what nobody foresaw: a daemon that ends over one record leaves its tasks to no one.
+                    known = isinstance(error, GhcoordError)
+                    self._log("error", str(error) if known else f"unexpected {type(error).__name__}: {error}")
                     pause = min(ERROR_BACKOFF, self._ttl / 6)
                 self._wake.wait(pause)
                 if self._wake.is_set():
@@ -209,7 +211,7 @@ class WorkerDaemon:
     def _close(self) -> None:
         try:
             if self._lost is None:
-                self.hub.workers.deregister(self.worker_id)
+                self.hub.workers.deregister(self.worker_id, token=self._token)
         except GhcoordError as error:
             self._log("warn", f"could not deregister: {error}")
         self._workspaces.close()
@@ -235,8 +237,6 @@ class WorkerDaemon:
             if said:
                 self._next_progress = now + PROGRESS_EVERY
         want = 0 if self._draining else slots.wanted()
-        if slots.infrastructure_failures >= 3:
-            want = min(want, 1)  # the sandbox is broken: try one at a time rather than churn through the queue
         head = self.hub.heads().get(FLEET)
         due = self._next_due is not None and self.hub.now().timestamp() >= self._next_due
         if head != self._seen_head or finished or returned or said or renew or (due and want):
@@ -245,7 +245,6 @@ class WorkerDaemon:
                 self._token,
                 tools=tuple(self._tools),
                 want=want,
-                running=slots.running,
                 renew=renew,
                 draining=self._draining,
                 finished=finished,
@@ -273,9 +272,9 @@ class WorkerDaemon:
             self._acknowledged = sent
         self._seen_head = head
         self._next_due = reply.next_due
-        unknown = set(reply.held) - self._slots.known() - {task.id for task in reply.leased}
-        for task_id in unknown:
-            self._slots.give_back(task_id, reply.held[task_id], "the reply that leased it was lost")
+        unknown = set(reply.held.items()) - self._slots.known() - {key_of(task) for task in reply.leased}
+        for task_id, token in unknown:
+            self._slots.give_back(task_id, token, "the reply that leased it was lost")
         if unknown:
             self._wake.set()
         for task in reply.leased:
@@ -314,7 +313,7 @@ class WorkerDaemon:
         running = self._slots.running > 0
         pause = min(self._poll, BUSY_POLL) if running else self._poll
         pause = min(pause, max(0.01, self._acknowledged + self._ttl * RENEW_AT - now))
-        if self._next_due is not None and not self._draining:
+        if self._next_due is not None and not self._draining and self._slots.wanted():
             pause = min(pause, max(0.01, self._next_due - self.hub.now().timestamp()))
         if self._until_idle is not None and self._quiet_since is not None and self._slots.idle:
             left = self._quiet_since + self._until_idle - now

@@ -29,17 +29,40 @@ _KINDS: dict[int, Kind] = {
     int(pygit2.enums.ObjectType.TREE): "tree",
     int(pygit2.enums.ObjectType.BLOB): "blob",
 }
-_RECENT = 2048  # objects just written that are kept in memory, so that reading them back costs nothing
+RECENT_BYTES = 8 * 1024 * 1024
+"""Objects just written that are kept in memory, in bytes, so that reading them back costs nothing."""
+
+REOPEN_AFTER = 256
+"""Objects read from disk before the repository is opened afresh.
+
+libgit2 keeps a file descriptor and two mappings of each pack it has ever read,
+also of those that were merged into another and deleted since.
+"""
 
 
 def find_git_dir(path: Path) -> Path:
     """The git directory of the repository at ``path``, bare or not. Raises ``NotFound``."""
-    if not path.exists():
-        raise NotFound(f"there is no hub at {path}: 'ghcoord init {path}' makes one")
-    for candidate in (path, path / ".git"):
-        if (candidate / "objects").is_dir() and (candidate / "HEAD").is_file():
-            return candidate.resolve()
+    try:
+        # Not Path.exists(): it takes a folder that may not be entered for an error of its own kind.
+        if not _present(path):
+            raise NotFound(f"there is no hub at {path}: 'ghcoord init {path}' makes one")
+        for candidate in (path, path / ".git"):
+            if _present(candidate / "objects") and _present(candidate / "HEAD"):
+                return candidate.resolve()
+    except PermissionError as error:
+        raise Denied(f"{path} may not be read: check its permissions and those of the folders above") from error
+    except OSError as error:
+        raise NotFound(f"{path} cannot be opened: {error.strerror or error}") from error
     raise NotFound(f"{path} is not a Git repository: 'ghcoord init' makes a hub in a new folder")
+
+
+def _present(path: Path) -> bool:
+    """Whether something is there; raises ``PermissionError`` where that may not be known."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def create_repository(path: Path, default_ref: str) -> Path:
@@ -79,6 +102,8 @@ class LocalStore:
         self._refs = LocalRefs(self._git_dir, prefix, runtime)
         self._mutex = threading.Lock()
         self._recent: OrderedDict[Oid, RawObject] = OrderedDict()
+        self._recent_bytes = 0
+        self._reads = 0
         self._repository = self._open()
 
     def _open(self) -> pygit2.Repository:
@@ -86,6 +111,8 @@ class LocalStore:
             repository = pygit2.Repository(str(self._git_dir))
             extensions = {str(entry.name).lower() for entry in repository.config}
         except (pygit2.GitError, KeyError, ValueError) as error:
+            if "failed to stat" in str(error):
+                raise Denied(f"Git's settings cannot be read ({error}): does HOME belong to you?") from error
             if "owned by" in str(error):
                 raise Denied(
                     f"{self._git_dir} belongs to another user: 'git config --global --add safe.directory "
@@ -117,7 +144,15 @@ class LocalStore:
             raise Corrupt(f"object {oid} is a {found[0]}, not a {kind}")
         return found[1]
 
+    def _reopen(self) -> None:
+        self._repository.free()
+        self._repository = self._open()
+        self._reads = 0
+
     def _read_odb(self, oid: Oid) -> RawObject:
+        self._reads += 1
+        if self._reads > REOPEN_AFTER:
+            self._reopen()
         for last in (False, True):
             try:
                 number, data = self._repository.odb.read(oid)
@@ -126,7 +161,7 @@ class LocalStore:
                 # Another process may have merged packs that this handle still lists: look afresh, once.
                 if last:
                     raise Corrupt(f"object {oid} cannot be read from {self.url}: run 'git fsck' there") from error
-                self._repository = self._open()
+                self._reopen()
         raise AssertionError("unreachable")
 
     def commit(
@@ -148,11 +183,18 @@ class LocalStore:
                 raise Unavailable(f"cannot write to {self._packs}: {error.strerror or error}") from error
             self._refs.move(expected, made)
             self._consolidate()
-        with self._mutex:
-            self._recent.update(editor.objects)
-            while len(self._recent) > _RECENT:
-                self._recent.popitem(last=False)
+        self._keep(editor.objects)
         return made
+
+    def _keep(self, objects: Mapping[Oid, RawObject]) -> None:
+        with self._mutex:
+            for oid, made in objects.items():
+                if oid not in self._recent:
+                    self._recent[oid] = made
+                    self._recent_bytes += len(made[1])
+            while self._recent_bytes > RECENT_BYTES:
+                _, (_, data) = self._recent.popitem(last=False)
+                self._recent_bytes -= len(data)
 
     def _consolidate(self) -> None:
         try:

@@ -95,6 +95,9 @@ class LocalRefs:
             try:
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
+                if not (self._git_dir / "objects").is_dir():
+                    # Never made again: an empty stub would pass for a hub, and be in the way of the real one.
+                    raise Unavailable(f"{self._git_dir} is gone: was it moved, or its volume unmounted?") from None
                 self._make_folder(self._own)
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:

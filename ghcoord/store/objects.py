@@ -109,13 +109,16 @@ class TreeEditor:
             *parents, name = path.split("/")
             level = nested
             for part in parents:
-                below = level.setdefault(part, {})
-                if not isinstance(below, dict):
+                below = level.get(part)
+                if isinstance(below, bytes):
                     raise Corrupt(f"{path!r} lies below a file of the same change")
+                if not isinstance(below, dict):  # nothing yet, or a file that is deleted to make room
+                    below = level[part] = {}
                 level = below
-            if isinstance(level.get(name), dict):
+            if not isinstance(level.get(name), dict):
+                level[name] = content
+            elif content is not None:
                 raise Corrupt(f"{path!r} is a file and a directory in one change")
-            level[name] = content
         made = self._edit(root, nested)
         return made if made is not None else self.add("tree", b"")
 
