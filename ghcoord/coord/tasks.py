@@ -14,6 +14,7 @@ from typing import Any
 from ghcoord.coord import layout, queue
 from ghcoord.coord.context import TASK_TABLE, Context
 from ghcoord.coord.layout import FLEET
+from ghcoord.coord.logs import Follower, whole_output
 from ghcoord.errors import Corrupt, InvalidName, NewerSchema, NotFound, TaskFailed, TooLarge, UsageError
 from ghcoord.ids import check_id, check_name, decode_component, new_task_id
 from ghcoord.model import task as model
@@ -198,20 +199,22 @@ class Tasks:
     def logs(self, task_id: str, follow: bool = False, timeout: float | None = None) -> Iterator[str]:
         """The task's output: what its result holds, or the tail that its worker last published.
 
-        With ``follow`` goes on until the task has ended.  Raises ``NotFound``.
+        With ``follow`` goes on until the task has ended, marking what passed by
+        between two publications.  Raises ``NotFound``, and ``WaitTimeout`` when
+        nothing new came for ``timeout`` seconds.
         """
-        shown = ""
+        task = self._need(task_id)
+        if not follow:
+            if text := whole_output(task):
+                yield text
+            return
+        follower = Follower()
         while True:
-            task = self._need(task_id)
-            text = _output(task)
-            if text != shown:
-                # A tail moves on: print what is new where it continues, all of it where it does not.
-                new = text[len(shown) :] if text.startswith(shown) else text
-                shown = text
-                yield new
-            if not follow or task.ended:
+            if text := follower.next(task):
+                yield text
+            if task.ended:
                 return
-            self._context.poll(partial(self._changed, task), timeout, f"task {task_id} said nothing new")
+            task = self._context.poll(partial(self._changed, task), timeout, f"task {task_id} said nothing new")
 
     def _changed(self, before: Task) -> Task | None:
         now = self._need(before.id)
@@ -331,15 +334,6 @@ def _same(task: Task | None, one: Submission) -> Task:
     if task.tool != one.tool or task.args != _plain(one.args):
         raise UsageError(f"the task id {task.id!r} is taken by another task: choose another id")
     return task
-
-
-def _output(task: Task) -> str:
-    if task.result is not None and (task.ended or task.progress is None):
-        data = task.result.data
-        out = data.get("stdout", task.result.output)
-        parts = [str(out), str(data.get("stderr", ""))]
-        return "".join(part if not part or part.endswith("\n") else part + "\n" for part in parts)
-    return task.progress.tail if task.progress is not None else ""
 
 
 def _indexed(snapshot: Snapshot, state: State) -> Iterator[str]:

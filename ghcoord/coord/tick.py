@@ -42,13 +42,17 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a running task last said. ``fraction`` is between 0 and 1."""
+    """What a running task last said.
+
+    ``fraction`` is between 0 and 1; ``seen`` counts the characters up to the end of ``tail``.
+    """
 
     task_id: str
     token: int
     fraction: float | None
     message: str
     tail: str
+    seen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,6 @@ class Beat:
     token: int
     tools: tuple[str, ...] = ()
     want: int = 0
-    running: int = 0
     renew: bool = False
     draining: bool = False
     finished: Sequence[Finished] = ()
@@ -152,5 +155,5 @@ def _progress(tx: Tx, worker_id: str, said: Said) -> None:
     task = queue.get(tx, said.task_id)
     if task is None or task.lease is None or task.lease.worker != worker_id or task.lease.token != said.token:
         return
-    progress = Progress(fraction=said.fraction, message=said.message, tail=said.tail, at=stamp(tx.now))
+    progress = Progress(fraction=said.fraction, message=said.message, tail=said.tail, seen=said.seen, at=stamp(tx.now))
     queue.put(tx, [(task, task.model_copy(update={"progress": progress}))])

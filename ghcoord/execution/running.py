@@ -45,6 +45,7 @@ class RunningTask:
         self._fraction: float | None = None
         self._message = ""
         self._tail = ""
+        self._seen = 0
         self._unsaid = False
         self.stopped_because = ""
 
@@ -78,6 +79,7 @@ class RunningTask:
 
     def log(self, stream: str, text: str) -> None:
         with self._lock:
+            self._seen += len(text)
             self._tail = (self._tail + text.encode(errors="replace").decode())[-TAIL:]
             self._unsaid = True
 
@@ -87,7 +89,7 @@ class RunningTask:
             if not self._unsaid:
                 return None
             self._unsaid = False
-            return Said(self.task.id, self.token, self._fraction, self._message, self._tail)
+            return Said(self.task.id, self.token, self._fraction, self._message, self._tail, self._seen)
 
     def overdue(self, slack: float) -> bool:
         """Whether it has run ``slack`` seconds past its timeout."""

@@ -7,10 +7,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ghcoord.errors import IllegalTransition, LeaseLost
-from ghcoord.model.codec import Record, stamp
+from ghcoord.model.codec import MAX_ATTEMPT, Moment, Number, Record, Token, stamp
 
 MAX_HISTORY = 20
 """Attempts kept in a record, newest last."""
@@ -84,37 +84,38 @@ class TaskResult(_Part):
     data: dict[str, Any] = Field(default_factory=dict)
     truncated: bool = False
     artifacts: tuple[str, ...] = ()
-    completed_at: AwareDatetime | None = None
+    completed_at: Moment | None = None
 
 
 class TaskLease(_Part):
     """Who runs the task now; the worker's own lease is what expires."""
 
     worker: str = Field(min_length=1)
-    token: int = Field(ge=1)
-    attempt: int = Field(ge=1)
-    at: AwareDatetime
+    token: Token
+    attempt: int = Field(ge=1, le=MAX_ATTEMPT)
+    at: Moment
 
 
 class Attempt(_Part):
     """One past attempt."""
 
-    attempt: int
+    attempt: int = Field(ge=0, le=MAX_ATTEMPT)
     worker: str
-    token: int
-    started_at: AwareDatetime
-    ended_at: AwareDatetime
+    token: Number
+    started_at: Moment
+    ended_at: Moment
     outcome: str
     error: str = ""
 
 
 class Progress(_Part):
-    """What a running task last said; ``tail`` is the end of its output."""
+    """What a running task last said; ``tail`` is the end of its output so far, of ``seen`` characters."""
 
     fraction: float | None = Field(default=None, ge=0, le=1)
     message: str = ""
     tail: str = ""
-    at: AwareDatetime
+    seen: int = Field(default=0, ge=0)
+    at: Moment
 
 
 class Backoff(_Part):
@@ -136,23 +137,23 @@ class Task(Record):
     args: dict[str, Any] = Field(default_factory=dict)
     state: State = State.QUEUED
     priority: int = Field(default=0, ge=0, le=9)
-    sequence: int = Field(default=0, ge=0)
-    created_at: AwareDatetime
+    sequence: Number = 0
+    created_at: Moment
     submitted_by: str = ""
     timeout: float | None = Field(default=None, gt=0)
     max_failures: int = Field(default=1, ge=1, le=1000)
     backoff: Backoff = Backoff()
     metadata: dict[str, Any] = Field(default_factory=dict)
-    attempt: int = Field(default=0, ge=0)
-    failures: int = Field(default=0, ge=0)
-    lost: int = Field(default=0, ge=0)
+    attempt: int = Field(default=0, ge=0, lt=MAX_ATTEMPT)
+    failures: Number = 0
+    lost: Number = 0
     lease: TaskLease | None = None
-    due_at: AwareDatetime | None = None
+    due_at: Moment | None = None
     cancel_requested: bool = False
     cancel_reason: str = ""
     progress: Progress | None = None
     result: TaskResult | None = None
-    ended_at: AwareDatetime | None = None
+    ended_at: Moment | None = None
     history: tuple[Attempt, ...] = ()
 
     @model_validator(mode="after")
@@ -284,6 +285,27 @@ def retry(task: Task, *, sequence: int) -> Task:
             "cancel_reason": "",
             "sequence": sequence,
         }
+    )
+
+
+def bury(task: Task, reason: str, *, now: float) -> Task:
+    """The dead task left of one whose record can no longer be written: what it was, and why, without its contents.
+
+    Not a step of a task's life: the arguments are gone, and the history of the hub has them.
+    """
+    return Task(
+        id=task.id,
+        tool=task.tool[:200],
+        state=State.DEAD,
+        priority=task.priority,
+        sequence=task.sequence,
+        created_at=task.created_at,
+        max_failures=task.max_failures,
+        attempt=task.attempt,
+        failures=task.failures,
+        lost=task.lost,
+        result=TaskResult(success=False, error=reason, completed_at=stamp(now)),
+        ended_at=stamp(now),
     )
 
 

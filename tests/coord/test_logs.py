@@ -1,0 +1,77 @@
+"""Following a task's output: continued, holes marked, nothing twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ghcoord.coord.logs import Follower, whole_output
+from ghcoord.model import task as model
+from ghcoord.model.codec import stamp
+from ghcoord.model.task import Progress, Task, TaskResult
+
+
+def running(attempt: int = 1, **progress: Any) -> Task:
+    task = model.lease(Task(id="t", tool="shell", created_at=stamp(0), attempt=attempt - 1), "w", now=1, revision=1)
+    return task.model_copy(update={"progress": Progress(at=stamp(1), **progress)}) if progress else task
+
+
+def ended(stdout: str, stderr: str = "") -> Task:
+    result = TaskResult(success=True, output=stdout, data={"stdout": stdout, "stderr": stderr})
+    return model.finish(running(tail="x", seen=1), result, now=2)
+
+
+def test_a_tail_that_continues_is_continued() -> None:
+    """Only what is new is printed, however the tail has moved on."""
+    follower = Follower()
+    assert "" == follower.next(running())
+    assert "abc" == follower.next(running(tail="abc", seen=3))
+    assert "" == follower.next(running(tail="abc", seen=3))
+    assert "def" == follower.next(running(tail="cdef", seen=6))
+
+
+def test_a_hole_is_marked_with_its_size() -> None:
+    """What passed between two publications is counted, not glued over."""
+    follower = Follower()
+    follower.next(running(tail="abc", seen=3))
+    assert "\n[… 7 characters were missed …]\nxyz" == follower.next(running(tail="xyz", seen=13))
+
+
+def test_a_late_follower_says_what_it_missed() -> None:
+    """Who begins in the middle is told how much came before."""
+    assert "\n[… 10 characters were missed …]\nxyz" == Follower().next(running(tail="xyz", seen=13))
+
+
+def test_the_end_continues_where_the_tail_stopped() -> None:
+    """The result's output is printed from there on, and not again from its start."""
+    follower = Follower()
+    follower.next(running(tail="line 1\nline 2\n", seen=14))
+    assert "line 3\n" == follower.next(ended("line 1\nline 2\nline 3\n"))
+
+
+def test_an_end_that_cannot_be_joined_is_marked() -> None:
+    """When the result does not hold what was shown last, a line says where to find what was kept."""
+    follower = Follower()
+    follower.next(running(tail="line 1\n", seen=7))
+    assert "more was printed" in follower.next(ended("something else\n"))
+
+
+def test_errors_are_shown_once() -> None:
+    """Standard error that was not part of the tail comes at the end; what was shown is not repeated."""
+    first, second = Follower(), Follower()
+    first.next(running(tail="out\n", seen=4))
+    assert "oops\n" == first.next(ended("out\n", "oops\n"))
+    second.next(running(tail="out\noops\n", seen=9))
+    assert "" == second.next(ended("out\n", "oops\n"))
+
+
+def test_another_attempt_is_announced() -> None:
+    """A retry's output begins anew, with a line that says so."""
+    follower = Follower()
+    follower.next(running(tail="first\n", seen=6))
+    assert "\n[… attempt 2 …]\nagain\n" == follower.next(running(2, tail="again\n", seen=6))
+
+
+def test_without_following_all_that_was_kept_is_shown() -> None:
+    """An ended task shows both streams, a running one its tail."""
+    assert "out\nerr\n" == whole_output(ended("out", "err"))
+    assert "tail" == whole_output(running(tail="tail", seen=4))
