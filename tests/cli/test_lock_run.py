@@ -10,9 +10,12 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ghcoord.clock import SystemRuntime
+from ghcoord.faces.cli import lockrun
 from tests.cli.running import Cli, command, environment, spawn
 
 pytestmark = pytest.mark.usefixtures("hub")
@@ -125,3 +128,18 @@ def test_the_command_has_the_terminal() -> None:
     os.close(terminal)
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert b"hello\r\nhello\r\n" == shown
+
+
+def test_a_signal_while_the_command_starts_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that interrupts the start passes the signal on afterwards: no command lives on without its lock."""
+    child = lockrun._Child(SystemRuntime())
+    real = subprocess.Popen
+
+    def interrupted(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        started = real(*args, **kwargs)
+        assert child.signal(signal.SIGTERM)  # what the handler does
+        return started
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    child.start(["sleep", "60"], {"PATH": os.environ["PATH"]})
+    assert 128 + signal.SIGTERM == child.wait()

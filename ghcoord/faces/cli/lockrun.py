@@ -36,11 +36,13 @@ def run_guarded(
     the lease was lost, after the command's process group has ended; and
     ``UsageError`` for a command that cannot be started.
     """
-    from ghcoord.faces.cli.lock import refusal
+    from ghcoord.faces.cli.lock import refusal, say_waiting
 
     child = _Child(hub.runtime)
     held = hub.locks.hold(name, owner, ttl=ttl, wait=wait, on_lost=child.end)
     with _signals(child), ExitStack() as stack:
+        if wait > 0:
+            say_waiting(hub, name)
         try:
             stack.enter_context(held)
         except LockHeld:
@@ -92,6 +94,8 @@ class _Child:
         self._mutex = threading.RLock()
         self._ended = runtime.event()
         self._condemned = False
+        self._starting = False
+        self._meanwhile: list[int] = []
 
     def start(self, command: Sequence[str], env: dict[str, str]) -> None:
         """Start it; raises ``UsageError`` when that is not possible, or nothing when the lease is lost already."""
@@ -101,6 +105,7 @@ class _Child:
         with self._mutex:
             if self._condemned:
                 return
+            self._starting = True
             try:
                 self._process = subprocess.Popen(
                     command, env=env, process_group=0, stdout=_STDERR if invocation().json else None
@@ -108,6 +113,10 @@ class _Child:
             except (OSError, ValueError) as error:
                 reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
                 raise UsageError(f"cannot run {program[:80]!r}: {reason}") from None
+            finally:
+                self._starting = False
+            for number in self._meanwhile:
+                self.signal(number)
         if _hand_terminal(self._process.pid, os.getpgrp()):
             # It may have asked for the terminal before it had it, and been stopped for that.
             self.signal(signal.SIGCONT)
@@ -116,7 +125,9 @@ class _Child:
         """Send a signal to the whole group; ``False`` when it has not started. After its end nothing is sent."""
         with self._mutex:
             if self._process is None:
-                return False
+                # A handler that interrupts the very start must not take it for not begun: the command would live on.
+                self._meanwhile += [number] if self._starting else []
+                return self._starting
             if self._process.returncode is None:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, number)
