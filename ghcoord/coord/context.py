@@ -10,12 +10,12 @@ from ghcoord.clock import Runtime
 from ghcoord.coord import layout
 from ghcoord.coord.observer import Observer
 from ghcoord.coord.table import Table
-from ghcoord.errors import WaitTimeout
+from ghcoord.errors import TooLarge, WaitTimeout
 from ghcoord.model.lease import Judge, by_server_clock, never
 from ghcoord.model.lock import Lock
 from ghcoord.model.memory import Fence, MemoryEntry
 from ghcoord.model.task import Task
-from ghcoord.model.worker import Worker
+from ghcoord.model.worker import Worker, trimmed
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.transact import Transactor
 from ghcoord.store.tx import Tx
@@ -67,3 +67,12 @@ class Context:
             if left is not None and left <= 0:
                 raise WaitTimeout(f"{what}: not within {timeout:g} s")
             runtime.sleep(step if left is None else min(step, left))
+
+
+def put_worker(tx: Tx, worker: Worker) -> None:
+    """Write a worker's record; one that got too large keeps its lease and loses what is not needed for it."""
+    try:
+        WORKER_TABLE.put(tx, layout.FLEET, worker.id, worker)
+    except TooLarge as error:
+        WORKER_TABLE.put(tx, layout.FLEET, worker.id, trimmed(worker))
+        tx.event(layout.FLEET, "worker record cut", worker=worker.id, error=error.message)

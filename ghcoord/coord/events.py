@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ghcoord.coord.context import Context
@@ -12,11 +13,14 @@ from ghcoord.coord.layout import FLEET, LOCKS
 from ghcoord.coord.tick import RENEWED
 from ghcoord.errors import Corrupt
 from ghcoord.model.codec import stamp
-from ghcoord.store.heads import walk
+from ghcoord.store.heads import commits
 from ghcoord.store.message import read_events, read_summary
 
 WALK_LIMIT = 500
-"""Commits of one space that a look at recent events reads at most."""
+"""Commits of one space with more than renewals that a look at recent events reads at most."""
+
+WALK_MOST = 5000
+"""Commits of any kind that it reads at most: idle workers make hundreds an hour that only renew."""
 
 
 class Event(NamedTuple):
@@ -41,7 +45,7 @@ def log(context: Context, space: str) -> Iterator[Commit]:
     if head is None:
         return
     try:
-        for info, _ in walk(context.transactor.store, head):
+        for info in commits(context.transactor.store, head):
             yield Commit(info.oid, read_summary(info.message))
     except Corrupt:
         return  # history ends where it was cut
@@ -52,13 +56,14 @@ def _of_space(context: Context, space: str) -> Iterator[Event]:
     if head is None:
         return
     try:
-        for number, (info, _) in enumerate(walk(context.transactor.store, head)):
-            if number >= WALK_LIMIT:
+        telling = 0
+        for info in islice(commits(context.transactor.store, head), WALK_MOST):
+            if telling >= WALK_LIMIT:
                 return
-            for line in reversed(read_events(info.message)):
-                event = _parse(space, line)
-                if event is not None:
-                    yield event
+            found = [event for line in read_events(info.message) if (event := _parse(space, line)) is not None]
+            shown = [event for event in reversed(found) if event.kind != RENEWED]
+            telling += bool(shown)
+            yield from shown
     except Corrupt:
         return  # history ends where it was cut
 
@@ -67,7 +72,7 @@ def _parse(space: str, line: str) -> Event | None:
     try:
         value = json.loads(line)
         at, kind = stamp(float(value.pop("at"))), str(value.pop("kind"))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
         return None
     return Event(at, space, kind, value)
 
@@ -80,7 +85,7 @@ def recent(context: Context, limit: int = 20, *, task: str | None = None) -> lis
         for event in _of_space(context, space):
             if taken >= limit:
                 break
-            if event.kind == RENEWED or (task is not None and event.fields.get("task") != task):
+            if task is not None and event.fields.get("task") != task:
                 continue
             found.append(event)
             taken += 1

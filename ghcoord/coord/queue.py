@@ -17,14 +17,20 @@ from ghcoord.coord.layout import FLEET
 from ghcoord.errors import Corrupt, InvalidName, LeaseLost, NewerSchema, TooLarge
 from ghcoord.ids import encode_component
 from ghcoord.model import task as model
-from ghcoord.model.codec import encode, to_json
+from ghcoord.model.codec import MAX_RECORD, encode, to_json
 from ghcoord.model.task import State, Task, TaskResult
 from ghcoord.store.tx import Tx
 
 _REPORTED = frozenset({"succeeded", "failed", "cancelled"})
 
+HEADROOM = 50_000
+"""Bytes that a record with a result leaves free: the histories of further attempts must fit as well."""
+
 KEPT = 1000
 """Characters of its texts that are kept of a result which does not fit beside the task's arguments."""
+
+MAX_SEQUENCE = 2**40
+"""Places in the queue that the names of its index have room for."""
 
 PROMOTE_PAGE = 200
 """Ended back-offs that one transaction puts back into the queue at most."""
@@ -35,7 +41,8 @@ def read_counts(raw: bytes | None) -> dict[str, Any]:
     try:
         value = json.loads(raw) if raw is not None else {}
         counts = {State(k): max(0, int(v)) for k, v in value.get("counts", {}).items()}
-        return {"sequence": max(0, int(value.get("sequence", 0))), "counts": counts}
+        sequence = int(value.get("sequence", 0))
+        return {"sequence": sequence if 0 <= sequence < MAX_SEQUENCE else 0, "counts": counts}
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {"sequence": 0, "counts": {}}  # a person broke it; rebuild() makes it anew
 
@@ -55,8 +62,38 @@ def next_sequences(tx: Tx, count: int) -> range:
     return range(first, first + count)
 
 
-def put(tx: Tx, pairs: Iterable[tuple[Task | None, Task | None]]) -> None:
-    """Replace each old task by the new one, with its index entry and the counts."""
+def put(tx: Tx, pairs: Iterable[tuple[Task, Task]]) -> list[Task]:
+    """Replace each old task by the new one, with its index entry and the counts; returns what was put.
+
+    A task whose record got too large is dead from then on, with the reason as
+    its result, so that it stops nobody else.
+    """
+    changed = [(old, _written(tx, new)) for old, new in pairs]
+    reindex(tx, changed)
+    return [new for _, new in changed]
+
+
+def add(tx: Tx, tasks: Iterable[Task]) -> None:
+    """Put new tasks into the queue; raises ``TooLarge``."""
+    added = list(tasks)
+    for task in added:
+        TASK_TABLE.put(tx, FLEET, task.id, task)
+    reindex(tx, [(None, task) for task in added])
+
+
+def _written(tx: Tx, task: Task) -> Task:
+    try:
+        TASK_TABLE.put(tx, FLEET, task.id, task)
+    except TooLarge as error:
+        dead = model.bury(task, f"its record got too large: {error.message}", now=tx.now)
+        TASK_TABLE.put(tx, FLEET, task.id, dead)
+        tx.event(FLEET, "task dead", task=task.id, error=error.message)
+        return dead
+    return task
+
+
+def reindex(tx: Tx, pairs: Iterable[tuple[Task | None, Task | None]]) -> None:
+    """Bring index and counts from each old task to the new one."""
     queue = read_counts(tx.read(FLEET, layout.QUEUE_RECORD))
     for old, new in pairs:
         before = layout.index_path(old) if old is not None else None
@@ -70,10 +107,13 @@ def put(tx: Tx, pairs: Iterable[tuple[Task | None, Task | None]]) -> None:
             if task is not None:
                 queue["counts"][task.state] = max(0, queue["counts"].get(task.state, 0) + change)
         if new is not None:
-            TASK_TABLE.put(tx, FLEET, new.id, new)
-        elif old is not None:
-            TASK_TABLE.remove(tx, FLEET, old.id)
+            queue["sequence"] = max(queue["sequence"], _following(new))
     _write_counts(tx, queue)
+
+
+def _following(task: Task) -> int:
+    """The sequence number after a task's; one that a person made up far ahead does not count."""
+    return task.sequence + 1 if task.sequence < MAX_SEQUENCE // 2 else 0
 
 
 def get(tx: Tx, task_id: str) -> Task | None:
@@ -164,20 +204,27 @@ def lease(tx: Tx, worker: str, tools: Iterable[str], count: int) -> list[Task]:
             chosen.append(task)
     for path in stray:
         tx.delete(FLEET, path)
-    leased = [model.lease(task, worker, now=tx.now, revision=tx.revision) for task in chosen]
-    if leased:
-        put(tx, zip(chosen, leased, strict=True))
+    leased: list[Task] = []
+    if chosen:
+        granted = [(task, model.lease(task, worker, now=tx.now, revision=tx.revision)) for task in chosen]
+        leased = [task for task in put(tx, granted) if task.state is State.LEASED]
         for task in leased:
             tx.event(FLEET, "task leased", task=task.id, worker=worker, attempt=task.attempt, token=tx.revision)
     return leased
 
 
+def fits(task: Task) -> bool:
+    """Whether a task's record leaves room for what happens to it later."""
+    try:
+        return len(encode(task)) <= MAX_RECORD - HEADROOM
+    except TooLarge:
+        return False
+
+
 def _ended(held: Task, result: TaskResult, now: float) -> Task:
     """The task after ``result``, of which only the ends of the texts are kept where the record would get too large."""
     ended = model.finish(held, result, now=now)
-    try:
-        encode(ended)
-    except TooLarge:
+    if not fits(ended):
         kept = {"output": result.output[-KEPT:], "error": result.error[-KEPT:], "data": {}, "artifacts": ()}
         return model.finish(held, result.model_copy(update={**kept, "truncated": True}), now=now)
     return ended
@@ -206,8 +253,7 @@ def finish(tx: Tx, task_id: str, worker: str, token: int, result: TaskResult) ->
             reason=refusal.message,
         )
         return refusal.message
-    ended = _ended(held, result, tx.now)
-    put(tx, [(held, ended)])
+    (ended,) = put(tx, [(held, _ended(held, result, tx.now))])
     tx.event(
         FLEET,
         f"task {ended.state}",
@@ -228,7 +274,7 @@ def give_back(tx: Tx, task_id: str, worker: str, token: int, reason: str) -> boo
         if task is None or not any(a.token == token and a.outcome == "given back" for a in task.history):
             tx.event(FLEET, "task return refused", task=task_id, worker=worker, token=token, reason=refusal.message)
         return False
-    put(tx, [(held, model.give_back(held, reason, now=tx.now))])
+    put(tx, [(held, model.give_back(held, reason[:500], now=tx.now))])
     tx.event(FLEET, "task given back", task=task_id, worker=worker, reason=reason)
     return True
 
@@ -271,15 +317,15 @@ def rebuild(tx: Tx) -> None:
     """Make index and counts anew from the records, after a person broke one of them."""
     wanted: set[str] = set()
     counts: dict[State, int] = {}
-    highest = -1
+    following = 0
     for task in TASK_TABLE.all(tx, FLEET):
         wanted.add(layout.index_path(task))
         counts[task.state] = counts.get(task.state, 0) + 1
-        highest = max(highest, task.sequence)
+        following = max(following, _following(task))
     for path in list(tx.walk(FLEET, "index")):
         if path not in wanted:
             tx.delete(FLEET, path)
     for path in wanted:
         tx.write(FLEET, path, layout.MARKER)
     known = read_counts(tx.read(FLEET, layout.QUEUE_RECORD))["sequence"]
-    _write_counts(tx, {"sequence": max(known, highest + 1), "counts": counts})
+    _write_counts(tx, {"sequence": max(known, following), "counts": counts})

@@ -7,7 +7,7 @@ import threading
 from typing import NamedTuple
 
 from ghcoord.coord import queue
-from ghcoord.coord.context import WORKER_TABLE, Context
+from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
 from ghcoord.coord.layout import FLEET, LEASED, LOCKS, WORKERS
 from ghcoord.coord.locks import release_all_of
 from ghcoord.errors import NotFound, UsageError
@@ -179,7 +179,7 @@ def _set_offline(tx: Tx, worker: Worker) -> None:
     offline = worker.model_copy(
         update={"status": WorkerStatus.OFFLINE, "capacity": worker.capacity.model_copy(update={"active_tasks": 0})}
     )
-    WORKER_TABLE.put(tx, FLEET, worker.id, offline)
+    put_worker(tx, offline)
     tx.event(FLEET, "worker offline", worker=worker.id)
 
 

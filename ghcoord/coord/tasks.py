@@ -266,7 +266,7 @@ class Tasks:
             task = _get(tx, task_id)
             cancelled = model.cancel(task, reason[:500], now=tx.now)
             if cancelled != task:
-                queue.put(tx, [(task, cancelled)])
+                (cancelled,) = queue.put(tx, [(task, cancelled)])
                 kind = "task cancelled" if cancelled.ended else "task cancel requested"
                 tx.event(FLEET, kind, task=task_id, by=self._context.actor, reason=reason[:200] or None)
             return cancelled
@@ -280,9 +280,9 @@ class Tasks:
             task = _get(tx, task_id)
             queued = model.retry(task, sequence=task.sequence)
             queued = queued.model_copy(update={"sequence": queue.next_sequences(tx, 1)[0]})
-            queue.put(tx, [(task, queued)])
+            (put,) = queue.put(tx, [(task, queued)])
             tx.event(FLEET, "task retried", task=task_id, by=self._context.actor)
-            return queued
+            return put
 
         return self._context.transact((FLEET,), run)
 
@@ -315,7 +315,7 @@ def _submit(tx: Tx, items: Sequence[tuple[str, Submission]], actor: str) -> buil
             metadata=_plain(one.metadata),
         )
     if made:
-        queue.put(tx, [(None, task) for task in made.values()])
+        queue.add(tx, made.values())
         if len(made) == 1:
             only = next(iter(made.values()))
             tx.event(FLEET, "task submitted", task=only.id, tool=only.tool, by=actor)
@@ -340,11 +340,7 @@ def _indexed(snapshot: Snapshot, state: State) -> Iterator[str]:
     """Ids of the tasks in ``state`` from the index."""
 
     def leaves(path: str, reverse: bool) -> Iterator[str]:
-        for name, entry in sorted(snapshot.entries(path).items(), reverse=reverse):
-            if entry.is_tree:
-                yield from leaves(f"{path}/{name}", reverse)
-            else:
-                yield name
+        return (full.rpartition("/")[2] for full, _ in snapshot.walk(path, reverse=reverse))
 
     if state is State.LEASED:
         yield from leaves(layout.LEASED, False)

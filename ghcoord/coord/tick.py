@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ghcoord.coord import queue
-from ghcoord.coord.context import WORKER_TABLE, Context
+from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
 from ghcoord.coord.layout import FLEET, QUEUE_RECORD
 from ghcoord.errors import Corrupt, NewerSchema, WorkerReplaced
 from ghcoord.model import worker as model
@@ -145,7 +145,7 @@ def _update(tx: Tx, worker: Worker, beat: Beat, held: int, *, renew: bool, reply
     if not renew and status is worker.status and capacity == worker.capacity:
         return
     renewed = model.heartbeat(worker, now=tx.now, revision=tx.revision, status=status, capacity=capacity)
-    WORKER_TABLE.put(tx, FLEET, worker.id, renewed)
+    put_worker(tx, renewed)
     if not (reply.leased or beat.finished or beat.returned or beat.said):
         tx.event(FLEET, RENEWED, worker=worker.id)
     reply.renewed = True
@@ -156,4 +156,6 @@ def _progress(tx: Tx, worker_id: str, said: Said) -> None:
     if task is None or task.lease is None or task.lease.worker != worker_id or task.lease.token != said.token:
         return
     progress = Progress(fraction=said.fraction, message=said.message, tail=said.tail, seen=said.seen, at=stamp(tx.now))
-    queue.put(tx, [(task, task.model_copy(update={"progress": progress}))])
+    changed = task.model_copy(update={"progress": progress})
+    if queue.fits(changed):
+        queue.put(tx, [(task, changed)])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ghcoord.coord import queue
-from ghcoord.coord.context import WORKER_TABLE, Context
+from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
 from ghcoord.coord.keepalive import Keepalive
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.recovery import Recovery, need_worker
@@ -153,7 +153,7 @@ class Workers(Recovery):
             if unknown:
                 tx.event(FLEET, "worker reported unknown sessions", worker=worker_id, sessions=list(unknown)[:20])
             renewed = model.heartbeat(worker, now=tx.now, revision=tx.revision, **changes)
-            WORKER_TABLE.put(tx, FLEET, worker_id, renewed)
+            put_worker(tx, renewed)
             return HeartbeatReply(True, f"worker {worker_id} is alive", unknown)
 
         return self._context.transact((FLEET,), run)
@@ -220,7 +220,7 @@ class Workers(Recovery):
                 }
             )
             if changed != worker:
-                WORKER_TABLE.put(tx, FLEET, worker_id, changed)
+                put_worker(tx, changed)
                 tx.event(FLEET, f"worker {wanted}", worker=worker_id)
             return changed
 

@@ -18,6 +18,9 @@ from ghcoord.faces.cli.output import clean
 GAP = 2
 """Blanks between two columns."""
 
+TOKEN = ", token "
+"""Before a fencing token at the end of an event's line."""
+
 SHORTEST = 6
 """Cells that a cut column keeps."""
 
@@ -48,6 +51,14 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     if length > width:
         return set_cell_size(text, width - 1) + "…" if width > 0 else ""
     return " " * (width - length) + text if right else text + " " * (width - length)
+
+
+def fit_token(text: str, width: int) -> str:
+    """As :func:`fit`; what is cut off is taken from before a token at the end, never from the token."""
+    head, mark, token = clean(text).rpartition(TOKEN)
+    if not mark or not token.isdigit() or len(mark + token) + SHORTEST > width:
+        return fit(text, width)
+    return (fit(head, min(cell_len(head), width - len(mark + token))) + mark + token).ljust(width)
 
 
 def keep_end(text: str, width: int) -> str:

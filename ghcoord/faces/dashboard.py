@@ -11,9 +11,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from ghcoord.faces.cli.output import clean
-from ghcoord.faces.columns import Column, fit, keep_end, lines, share
+from ghcoord.faces.columns import Column, fit, fit_token, keep_end, lines, share
 from ghcoord.faces.phrases import shorten, together
-from ghcoord.faces.views import View
+from ghcoord.faces.views import View, in_use
 from ghcoord.units import format_duration
 
 STATES = {
@@ -116,7 +116,7 @@ class Dashboard:
         everyone = self._view["workers"]
         alive = sum(w["status"] != "offline" and not w["silent"] for w in everyone)
         title = f"Workers {alive} alive" if everyone else "Workers"
-        counts = [f"{w['capacity']['active_tasks']}/{w['capacity']['max_tasks']}" for w in workers]
+        counts = [in_use(w["capacity"]["active_tasks"], w["capacity"]["max_tasks"]) for w in workers]
         widest = max(map(len, counts), default=0)
         slots = [
             _bar(w["capacity"]["active_tasks"], w["capacity"]["max_tasks"], bar).append(f" {count:>{widest}}")
@@ -171,7 +171,7 @@ class Dashboard:
         widest = max((len(_ago(ages[at])) for at, _ in events), default=0)
         for at, text in events:
             line = Text(fit(_ago(ages[at]), widest, right=True), style="bright_black")
-            line.append("  " + fit(text, width - widest - 2).rstrip(), style="default")
+            line.append("  " + fit_token(text, width - widest - 2).rstrip(), style="default")
             made.append(line)
         return made
 

@@ -28,16 +28,16 @@ _PHRASES = {
     "task lease lost": "{worker} lost task {task}",
     "task result refused": "a late result of {worker} for task {task} was refused",
     "task return refused": "a late return of task {task} by {worker} was refused",
-    "lock acquired": "token {token}: {owner} took the lock {lock}",
-    "lock released": "token {token}: {owner} released the lock {lock}",
-    "lock expired": "token {token}: {owner} lost the lock {lock}, its lease was over",
-    "lock forced": "token {token}: the lock {lock} was taken from {owner} by force",
-    "lock recovered": "token {token}: {owner} died, the lock {lock} is free",
+    "lock acquired": "{lock} locked by {owner}, token {token}",
+    "lock released": "{lock} unlocked by {owner}, token {token}",
+    "lock expired": "{lock} unlocked, the lease of {owner} was over, token {token}",
+    "lock forced": "{lock} unlocked by force, {owner} had it, token {token}",
+    "lock recovered": "{lock} unlocked, {owner} died, token {token}",
     "record edited by hand": "{path} was edited by hand",
     "record deleted by hand": "{path} was deleted by hand",
     "broken record set aside": "{path} cannot be read and was set aside",
 }
-"""Event kind → phrase. Tokens stand first, so that no long name pushes them out of a line."""
+"""Event kind → phrase. A token stands at the end, where :func:`ghcoord.faces.columns.fit_token` keeps it."""
 
 _TOGETHER = {
     "task leased": "{worker} took {count} tasks",

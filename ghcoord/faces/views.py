@@ -30,6 +30,11 @@ def iso_or_none(at: datetime | None) -> str | None:
     return None if at is None else iso(at)
 
 
+def in_use(tasks: int, slots: int) -> str:
+    """``2/3``, and ``3/3 +2`` when two more are leased ahead."""
+    return f"{min(tasks, slots)}/{slots}{f' +{tasks - slots}' if tasks > slots else ''}"
+
+
 def lock_view(lock: Lock) -> View:
     """A lock; ``expires_at`` is when the lease ends unless renewed."""
     return {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from ghcoord.errors import Corrupt, NewerSchema, TooLarge, UsageError
 
@@ -19,6 +19,34 @@ MAX_RECORD = 1_000_000
 
 MAX_DEPTH = 64
 """Deepest nesting accepted in values that users bring."""
+
+MAX_NUMBER = 2**53
+"""Largest number in a record: what every JSON reader keeps exact. Revisions stay below it."""
+
+MAX_ATTEMPT = 10**9
+"""Largest number of an attempt, which is part of file names, and of any count of them."""
+
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def _sane(moment: datetime) -> datetime:
+    if not _FIRST <= moment <= _LAST:
+        raise ValueError("the date is not between 1970 and 9999-12-30")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_sane)]
+"""A point in time that can be shown in every time zone and counted with."""
+
+Number = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+"""A place in an order, or a size."""
+
+Count = Annotated[int, Field(ge=0, le=MAX_ATTEMPT)]
+"""How often something happened."""
+
+Token = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+"""The revision of a transaction."""
 
 
 class Record(BaseModel):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from ghcoord.errors import LeaseLost, NotFound, NotOwner
-from ghcoord.model.codec import Record, stamp
+from ghcoord.model.codec import Moment, Record, Token, stamp
 from ghcoord.model.lease import MAX_TTL, Lease
 
 
@@ -20,11 +20,11 @@ class Lock(Record):
 
     name: str = Field(min_length=1)
     owner: str = Field(min_length=1)
-    token: int = Field(ge=1)
+    token: Token
     ttl: float = Field(gt=0, le=MAX_TTL)
-    acquired_at: AwareDatetime
-    renewed_at: AwareDatetime
-    renewal: int = Field(ge=1)
+    acquired_at: Moment
+    renewed_at: Moment
+    renewal: Token
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @property

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from ghcoord.errors import FenceRefused, RevisionMismatch
-from ghcoord.model.codec import Record
+from ghcoord.model.codec import Moment, Record, Token
 from ghcoord.model.lease import after
 from ghcoord.model.lock import Lock
 
@@ -18,8 +18,8 @@ class MemoryEntry(Record):
 
     key: str = Field(min_length=1)
     value: Any = None
-    revision: int = Field(ge=1)
-    updated_at: AwareDatetime
+    revision: Token
+    updated_at: Moment
     updated_by: str = ""
     ttl: float | None = Field(default=None, gt=0)
 
@@ -38,7 +38,7 @@ class Fence(Record):
     """The highest token under which the lock ``lock`` has guarded a write to this namespace."""
 
     lock: str
-    token: int = Field(ge=1)
+    token: Token
 
 
 def check_revision(entry: MemoryEntry | None, key: str, expected: int | None) -> None:

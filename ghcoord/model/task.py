@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ghcoord.errors import IllegalTransition, LeaseLost
-from ghcoord.model.codec import MAX_ATTEMPT, Moment, Number, Record, Token, stamp
+from ghcoord.model.codec import MAX_ATTEMPT, Count, Moment, Number, Record, Token, stamp
 
 MAX_HISTORY = 20
 """Attempts kept in a record, newest last."""
@@ -99,7 +99,7 @@ class TaskLease(_Part):
 class Attempt(_Part):
     """One past attempt."""
 
-    attempt: int = Field(ge=0, le=MAX_ATTEMPT)
+    attempt: Count
     worker: str
     token: Number
     started_at: Moment
@@ -144,9 +144,9 @@ class Task(Record):
     max_failures: int = Field(default=1, ge=1, le=1000)
     backoff: Backoff = Backoff()
     metadata: dict[str, Any] = Field(default_factory=dict)
-    attempt: int = Field(default=0, ge=0, lt=MAX_ATTEMPT)
-    failures: Number = 0
-    lost: Number = 0
+    attempt: Count = 0
+    failures: Count = 0
+    lost: Count = 0
     lease: TaskLease | None = None
     due_at: Moment | None = None
     cancel_requested: bool = False
@@ -186,7 +186,7 @@ def step(task: Task, what: Step) -> State:
 
 def lease(task: Task, worker: str, *, now: float, revision: int) -> Task:
     """The task held by ``worker``; the lease token is the revision of the granting transaction."""
-    attempt = task.attempt + 1
+    attempt = min(task.attempt + 1, MAX_ATTEMPT)
     return task.model_copy(
         update={
             "state": step(task, Step.LEASE),
@@ -238,7 +238,7 @@ def finish(task: Task, result: TaskResult, *, now: float) -> Task:
         return _leave(task, Step.SUCCEED, "succeeded", "", now, result=result, cancel_requested=False)
     if task.cancel_requested:
         return _leave(task, Step.CANCEL, "cancelled", result.error, now, result=result)
-    failures = task.failures + 1
+    failures = min(task.failures + 1, MAX_ATTEMPT)
     if failures >= task.max_failures:
         return _leave(task, Step.GIVE_UP, "failed", result.error, now, result=result, failures=failures)
     due = stamp(now + backoff_delay(task, failures))
@@ -247,7 +247,7 @@ def finish(task: Task, result: TaskResult, *, now: float) -> Task:
 
 def lose(task: Task, reason: str, *, now: float) -> Task:
     """The task after its lease was lost: queued again, cancelled if that was asked, dead after too many losses."""
-    lost = task.lost + 1
+    lost = min(task.lost + 1, MAX_ATTEMPT)
     if task.cancel_requested:
         return _leave(task, Step.CANCEL, "lost", reason, now, lost=lost)
     if lost >= LOST_LIMIT:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ghcoord.errors import WorkerReplaced
-from ghcoord.model.codec import Record, stamp
+from ghcoord.model.codec import Moment, Number, Record, Token, stamp
 from ghcoord.model.lease import MAX_TTL, Lease
 
 
@@ -28,8 +28,8 @@ class _Part(BaseModel):
 class Capacity(_Part):
     """Task slots; free ones are derived."""
 
-    max_tasks: int = Field(default=1, ge=0)
-    active_tasks: int = Field(default=0, ge=0)
+    max_tasks: Number = 1
+    active_tasks: Number = 0
 
     @property
     def available_slots(self) -> int:
@@ -39,8 +39,8 @@ class Capacity(_Part):
 class Capabilities(_Part):
     """What a worker can run: cores, memory in whole MiB, the task types (tools) it serves, and labels."""
 
-    cpu_cores: int = Field(default=1, ge=0)
-    memory_mb: int = Field(default=0, ge=0)
+    cpu_cores: Number = 1
+    memory_mb: Number = 0
     supported_task_types: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
 
@@ -68,20 +68,20 @@ class Worker(Record):
     """
 
     id: str = Field(min_length=1)
-    token: int = Field(ge=1)
+    token: Token
     hostname: str = ""
     pid: int | None = None
     status: WorkerStatus = WorkerStatus.ACTIVE
     drain_requested: bool = False
-    registered_at: AwareDatetime
-    last_heartbeat: AwareDatetime
-    renewal: int = Field(ge=1)
+    registered_at: Moment
+    last_heartbeat: Moment
+    renewal: Token
     ttl: float = Field(gt=0, le=MAX_TTL)
     capacity: Capacity = Capacity()
     capabilities: Capabilities = Capabilities()
     sandbox: SandboxInfo | None = None
-    max_sessions: int = Field(default=5, ge=0)
-    active_sessions: int = Field(default=0, ge=0)
+    max_sessions: Number = 5
+    active_sessions: Number = 0
     session_ids: tuple[str, ...] = ()
     health: Health | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -94,6 +94,13 @@ class Worker(Record):
     def alive(self) -> bool:
         """Whether it counts as present: nobody has declared it offline."""
         return self.status is not WorkerStatus.OFFLINE
+
+
+def trimmed(worker: Worker) -> Worker:
+    """``worker`` with only what ghcoord itself needs of it: for a record that got too large to be written."""
+    kept = {"format", "id", "token", "pid", "status", "drain_requested", "registered_at", "last_heartbeat"}
+    kept |= {"renewal", "ttl", "capacity", "max_sessions", "active_sessions"}
+    return Worker(**{name: getattr(worker, name) for name in kept})
 
 
 def worker_key(worker_id: str) -> str:

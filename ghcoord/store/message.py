@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from ghcoord.store.base import Operation
 
+REVISION_LIMIT = 2**53
+"""Revisions stay below this: what every JSON reader keeps exact. None at or above it is believed or written."""
+
 MAX_EVENTS = 500
 """Event lines in one commit at most; the rest is counted."""
 
@@ -48,7 +51,10 @@ def format_message(space: str, op: Operation) -> str:
 
 
 def read_stamp(message: str) -> Stamp | None:
-    """The trailers of a commit that ghcoord made; ``None`` for anybody else's commit."""
+    """The trailers of a commit's message; ``None`` where they are not ghcoord's.
+
+    A person's commit may carry a copied message: :func:`ghcoord.store.heads.stamp_of` tells.
+    """
     last = message.rstrip().rpartition("\n\n")[2].splitlines()
     if not last or not all(_TRAILER.match(line) for line in last):
         return None
@@ -56,7 +62,8 @@ def read_stamp(message: str) -> Stamp | None:
     revisions = [line[len(_REVISION) :] for line in last if line.startswith(_REVISION)]
     if not ops or len(revisions) != 1 or not _NUMBER.fullmatch(revisions[0]):
         return None
-    return Stamp(ops, int(revisions[0]))
+    revision = int(revisions[0])
+    return Stamp(ops, revision) if revision < REVISION_LIMIT else None
 
 
 def read_events(message: str) -> list[str]:

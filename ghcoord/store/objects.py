@@ -85,6 +85,10 @@ def parse_commit(oid: Oid, data: bytes) -> CommitInfo:
     return CommitInfo(oid, tree, tuple(parents), author, when, message.decode(errors="replace"))
 
 
+def _only_deletes(changes: dict[str, object]) -> bool:
+    return all(change is None or (isinstance(change, dict) and _only_deletes(change)) for change in changes.values())
+
+
 class TreeEditor:
     """Applies change sets to trees and collects the new objects.
 
@@ -103,7 +107,10 @@ class TreeEditor:
         return oid
 
     def apply(self, root: Oid | None, changes: ChangeSet) -> Oid:
-        """The id of ``root`` with ``changes`` made; directories left empty disappear."""
+        """The id of ``root`` with ``changes`` made; directories left empty disappear.
+
+        A file that takes the place of a directory may come together with the deletion of what was in it.
+        """
         nested: dict[str, object] = {}
         for path, content in changes.items():
             *parents, name = path.split("/")
@@ -111,14 +118,18 @@ class TreeEditor:
             for part in parents:
                 below = level.get(part)
                 if isinstance(below, bytes):
+                    if content is None:
+                        break  # what was below goes with the directory
                     raise Corrupt(f"{path!r} lies below a file of the same change")
                 if not isinstance(below, dict):  # nothing yet, or a file that is deleted to make room
                     below = level[part] = {}
                 level = below
-            if not isinstance(level.get(name), dict):
-                level[name] = content
-            elif content is not None:
-                raise Corrupt(f"{path!r} is a file and a directory in one change")
+            else:
+                present = level.get(name)
+                if not isinstance(present, dict) or (content is not None and _only_deletes(present)):
+                    level[name] = content
+                elif content is not None:
+                    raise Corrupt(f"{path!r} is a file and a directory in one change")
         made = self._edit(root, nested)
         return made if made is not None else self.add("tree", b"")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ghcoord.store.base import TREE_MODE, Entry, Oid, Store
+
+MAX_LEVELS = 64
+"""Directory levels that are looked into: people push any depth, and nothing of ghcoord's lies deeper than 8."""
 
 
 class Snapshot:
@@ -48,32 +51,57 @@ class Snapshot:
         found = self.entry(path)
         return {} if found is None or not found.is_tree else self.store.tree(found.oid)
 
-    def walk(self, path: str = "") -> Iterator[tuple[str, Entry]]:
-        """Every file below ``path`` with its full path, in the order of names."""
-        for name, entry in sorted(self.entries(path).items()):
-            full = f"{path}/{name}" if path else name
-            if entry.is_tree:
-                yield from self.walk(full)
-            elif entry.is_file:
+    def walk(self, path: str = "", *, reverse: bool = False) -> Iterator[tuple[str, Entry]]:
+        """Every file below ``path`` with its full path, in the order of names, at most ``MAX_LEVELS`` deep."""
+        top = self.entry(path)
+        todo = [(path, top, 0)] if top is not None and top.is_tree else []
+        while todo:
+            full, entry, level = todo.pop()
+            if entry.is_file:
                 yield full, entry
+            elif entry.is_tree and level < MAX_LEVELS:
+                below = self.store.tree(entry.oid)
+                todo += [(_join(full, name), below[name], level + 1) for name in sorted(below, reverse=not reverse)]
 
 
-def diff(store: Store, old: Snapshot, new: Snapshot, path: str = "") -> Iterator[tuple[str, Oid | None, Oid | None]]:
-    """Files that differ below ``path``: (path, old blob, new blob), reading only the trees that differ."""
-    before, after = old.entry(path), new.entry(path)
-    yield from _diff(store, path, before, after)
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
 
 
-def _diff(
-    store: Store, path: str, before: Entry | None, after: Entry | None
+def _nothing(path: str) -> None:
+    """Nobody asked to be told."""
+
+
+def diff(
+    store: Store,
+    old: Snapshot,
+    new: Snapshot,
+    path: str = "",
+    *,
+    levels: int = MAX_LEVELS,
+    too_deep: Callable[[str], None] = _nothing,
 ) -> Iterator[tuple[str, Oid | None, Oid | None]]:
-    if before == after or (before and after and before.oid == after.oid and before.mode == after.mode):
-        return
-    old_blob = before.oid if before is not None and before.is_file else None
-    new_blob = after.oid if after is not None and after.is_file else None
-    if old_blob is not None or new_blob is not None:
-        yield path, old_blob, new_blob
-    below_old = store.tree(before.oid) if before is not None and before.is_tree else {}
-    below_new = store.tree(after.oid) if after is not None and after.is_tree else {}
-    for name in sorted({*below_old, *below_new}):
-        yield from _diff(store, f"{path}/{name}" if path else name, below_old.get(name), below_new.get(name))
+    """Files that differ below ``path``: (path, old blob, new blob), reading only the trees that differ.
+
+    Directories more than ``levels`` below it are not looked into; ``too_deep`` is told their paths.
+    """
+    todo = [(path, old.entry(path), new.entry(path), 0)]
+    while todo:
+        full, before, after, level = todo.pop()
+        if before == after or (before and after and before.oid == after.oid and before.mode == after.mode):
+            continue
+        old_blob = before.oid if before is not None and before.is_file else None
+        new_blob = after.oid if after is not None and after.is_file else None
+        if old_blob is not None or new_blob is not None:
+            yield full, old_blob, new_blob
+        below_old = before.oid if before is not None and before.is_tree else None
+        below_new = after.oid if after is not None and after.is_tree else None
+        if below_old is None and below_new is None:
+            continue
+        if level >= levels:
+            too_deep(full)
+            continue
+        one = store.tree(below_old) if below_old is not None else {}
+        other = store.tree(below_new) if below_new is not None else {}
+        for name in sorted({*one, *other}, reverse=True):
+            todo.append((_join(full, name), one.get(name), other.get(name), level + 1))

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar, cast
 from ghcoord.clock import Event, Runtime
 from ghcoord.errors import (
     Conflict,
+    Corrupt,
     Denied,
     HeadRegressed,
     OutcomeUnknown,
@@ -32,8 +33,8 @@ from ghcoord.errors import (
 )
 from ghcoord.ids import new_op_id
 from ghcoord.store.base import ROOT_RECORD, ChangeSet, Oid, Operation, Store
-from ghcoord.store.heads import HeadGuard, Mark, find_operation, revision_of, stamped_base
-from ghcoord.store.message import cap_events, read_stamp, summarise
+from ghcoord.store.heads import HeadGuard, Mark, find_operation, revision_of, stamp_of, stamped_base
+from ghcoord.store.message import REVISION_LIMIT, cap_events, summarise
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Overlay, SpaceView, Tx
 
@@ -123,13 +124,20 @@ class Transactor:
             deadline=runtime.monotonic() + timeout,
             wake=runtime.event(),
         )
-        with self._mutex:
-            self._queue.append(own)
-            own.lead, self._leading = not self._leading, True
-        if not own.lead:
-            self._await(own)
-        if not own.done:
-            self._lead(own)
+        try:
+            with self._mutex:
+                self._queue.append(own)
+                own.lead, self._leading = not self._leading, True
+            if not own.lead:
+                own.wake.wait()
+            if not own.done:
+                self._lead(own)
+        finally:
+            try:
+                self._leave(own)
+            except BaseException:
+                self._leave(own)  # interrupted on the way in
+                raise
         if own.error is not None:
             raise own.error
         return cast(T, own.value)
@@ -149,49 +157,39 @@ class Transactor:
 
     # -- group commit
 
-    def _await(self, own: _Pending[Any]) -> None:
-        """Wait until ``own`` is done or gets the lead; interrupted, it leaves the queue in order."""
-        try:
-            own.wake.wait()
-        except BaseException:
-            with self._mutex:
-                self._queue = [p for p in self._queue if p is not own]
-                heir = self._queue[0] if own.lead and self._queue else None
-                if own.lead:
-                    self._leading = heir is not None
-                if heir is not None:
-                    heir.lead = True
+    def _leave(self, own: _Pending[Any]) -> None:
+        """Done or interrupted, at whatever point: out of the queue, and the lead, if ``own`` has it, to the next."""
+        with self._mutex:
+            self._queue = [p for p in self._queue if p is not own]
+            if not own.lead:
+                return
+            heir = self._queue[0] if self._queue else None
             if heir is not None:
-                heir.wake.set()
-            raise
+                heir.lead = True
+            self._leading = heir is not None
+            own.lead = False
+        if heir is not None:
+            heir.wake.set()
 
     def _lead(self, own: _Pending[Any]) -> None:
-        """Run batches until ``own`` is done, then hand the lead to the next waiter."""
-        try:
-            while not own.done:
+        """Run batches until ``own`` is done."""
+        while not own.done:
+            batch: list[_Pending[Any]] = []
+            try:
                 with self._mutex:
                     spaces = self._queue[0].spaces
                     batch = [p for p in self._queue if p.spaces == spaces][:MAX_BATCH]
                     taken = set(map(id, batch))
                     self._queue = [p for p in self._queue if id(p) not in taken]
-                try:
-                    self._run(batch)
-                except BaseException as error:
-                    # Interrupted in the middle: the others must not wait for ever.
-                    lost = OutcomeUnknown("the process was interrupted while committing; look before repeating")
-                    for pending in batch:
-                        if not pending.done:
-                            self._finish(pending, None, error if pending is own else lost)
-                    if not isinstance(error, Exception):
-                        raise
-        finally:
-            with self._mutex:
-                following = self._queue[0] if self._queue else None
-                self._leading = following is not None
-                if following is not None:
-                    following.lead = True
-            if following is not None:
-                following.wake.set()
+                self._run(batch)
+            except BaseException as error:
+                # Interrupted in the middle: the others must not wait for ever.
+                lost = OutcomeUnknown("the process was interrupted while committing; look before repeating")
+                for pending in batch:
+                    if not pending.done:
+                        self._finish(pending, None, error if pending is own else lost)
+                if not batch or not isinstance(error, Exception):
+                    raise
 
     def _finish(self, pending: _Pending[Any], value: Any, error: BaseException | None) -> None:
         pending.value, pending.error, pending.done = value, error, True
@@ -251,6 +249,11 @@ class Transactor:
         store = self.store
         floor = max(revision_of(store, space, snapshot.head) for space, snapshot in snapshots.items())
         now = store.server_time()
+        if max(floor, int(now * 1000)) + 1 + len(snapshots) + len(batch) >= REVISION_LIMIT:
+            raise Corrupt(
+                f"the revision {floor} of {', '.join(sorted(snapshots))} leaves no room for another: a commit "
+                "there was forged. Set its branch back to the commit before, then run 'ghcoord doctor --adopt'"
+            )
         plan = _Plan({space: snapshot.head for space, snapshot in snapshots.items()}, floor)
         overlays = {space: Overlay() for space in snapshots}
         events: dict[str, list[str]] = {space: [] for space in snapshots}
@@ -299,7 +302,7 @@ class Transactor:
         adopt = self._adopt
         if adopt is None or snapshot.head is None:
             return
-        if read_stamp(self.store.commit_info(snapshot.head).message) is not None:
+        if stamp_of(self.store, self.store.commit_info(snapshot.head)) is not None:
             return
         base = Snapshot(self.store, space, stamped_base(self.store, snapshot.head)[0])
         attempt(lambda tx: adopt(tx, space, base, snapshot))

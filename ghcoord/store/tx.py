@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ghcoord.errors import Unsupported
-from ghcoord.store.snapshot import Snapshot
+from ghcoord.store.snapshot import MAX_LEVELS, Snapshot
 
 MAX_EVENT = 2000
 """Longest event line kept, in characters: a commit message is read by people and by every walk."""
@@ -129,14 +129,16 @@ class Tx:
         return self._view(space).names(path)
 
     def walk(self, space: str, path: str) -> Iterator[str]:
-        """Paths of every file below ``path``, in order."""
+        """Paths of every file below ``path``, in order, at most ``MAX_LEVELS`` deep."""
         view = self._view(space)
-        for name in view.names(path):
-            full = f"{path}/{name}" if path else name
-            if view.is_file(full):
+        todo = [(path, 0)]
+        while todo:
+            full, level = todo.pop()
+            if level and view.is_file(full):
                 yield full
-            else:
-                yield from self.walk(space, full)
+            elif level < MAX_LEVELS:
+                names = reversed(view.names(full))
+                todo += [(f"{full}/{name}" if full else name, level + 1) for name in names]
 
     def event(self, space: str, kind: str, **fields: Any) -> None:
         """Record what happened, as one JSON line of the commit's message."""

@@ -128,6 +128,34 @@ def test_wrong_input(cli: Cli, hub: Path, code: int, line: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["task", "list", "--limit", "-1"], "'--limit': '-1' is not a whole number of at least 0"),
+        (["worker", "start", "--slots", "0"], "'--slots': '0' is not a whole number from 1 to 10000"),
+        (["memory", "set", "a", "b", "--if-revision", "abc"], "'abc' is not a whole number of at least 0"),
+        (["task", "submit", "echo", "--priority", "1.5"], "'1.5' is not a whole number"),
+        (["worker", "list", "--status", "foo"], "--status 'foo' is unknown: one of active, busy, draining, offline"),
+        (["memory", "set", "a", "-1"], "no such option: -1: put '--' before a value that starts with '-'"),
+        (["memory", "set", "a", "--x"], "no such option: --x: put '--' before a value that starts with '-'"),
+        (["lock", "acquire", "x", "--tll", "5"], "no such option: --tll (Possible options: --ttl) (see"),
+        (["task", "list", "-x"], "no such option: -x (see"),
+    ],
+)
+def test_what_is_said(cli: Cli, hub: Path, line: list[str], said: str) -> None:
+    """A wrong option gets one sentence in our words, with the way out where the command line was misread."""
+    refused = cli(*line)
+    assert 2 == refused.code
+    assert said in refused.error
+    assert "Input should" not in refused.error
+
+
+def test_a_value_that_starts_with_a_dash(cli: Cli, hub: Path) -> None:
+    """What the hint says works."""
+    assert 0 == cli("memory", "set", "a", "--", "-1").code
+    assert "-1\n" == cli("memory", "get", "a").out
+
+
+@pytest.mark.parametrize(
     "line", [["task", "list"], ["lock", "acquire", "x"], ["memory", "get", "k"], ["worker", "list"], ["status"]]
 )
 def test_no_hub(cli: Cli, line: list[str]) -> None:
@@ -194,13 +222,13 @@ for line in lines:
 
 
 def test_a_hub_that_may_not_be_written(shared: Path, tmp_path: Path) -> None:
-    """As another user: reading works, every write exits 6 with one line that names the place."""
+    """As another user: reading works, every write exits 6 with one line that names the place; doctor warns once."""
     create(tmp_path / "warm.git")[0].close()
     (shared / ".gitconfig").write_text("[safe]\n\tdirectory = *\n")  # git asks before it trusts another user's files
     if os.getuid():
         for folder, _, _ in os.walk(shared / "hub.git"):
             Path(folder).chmod(0o555)
-    reads = [["lock", "list"], ["memory", "list"], ["task", "list"], ["worker", "list"]]
+    reads = [["lock", "list"], ["memory", "list"], ["task", "list"], ["worker", "list"], ["doctor"]]
     writes = [
         ["lock", "acquire", "x"],
         ["lock", "run", "x", "--", "true"],
@@ -228,7 +256,9 @@ def test_a_hub_that_may_not_be_written(shared: Path, tmp_path: Path) -> None:
         Path(folder).chmod(0o755)
     assert 0 == done.returncode, done.stderr
     codes = [line for line in done.stdout.splitlines() if line.isdigit()]
-    assert ["0"] * 4 + ["6"] * 5 == codes
+    assert ["0"] * 5 + ["6"] * 5 == codes
+    assert 1 == done.stdout.count("warn   access: this user may only read: cannot write to ")
+    assert "ERROR" not in done.stdout
     errors = done.stderr.splitlines()
     assert 5 == len(errors)
     assert all(line.startswith("error: cannot write to ") for line in errors)

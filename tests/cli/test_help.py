@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,8 +77,31 @@ def test_the_root_help_lists_commands_and_exit_codes(cli: Cli) -> None:
 
 
 def test_version(cli: Cli) -> None:
-    """--version prints name and version."""
-    assert f"ghcoord {__version__}\n" == cli("--version").out
+    """--version and the word alone print name and version."""
+    assert f"ghcoord {__version__}\n" == cli("--version").out == cli("version").out
+
+
+@pytest.mark.parametrize("name", ["", "lock", *NAMES])
+def test_every_way_to_help(cli: Cli, name: str) -> None:
+    """-h and 'ghcoord help …' say the same as --help."""
+    expected = cli(*name.split(), "--help")
+    assert "-h, --help" in expected.out
+    assert expected == cli(*name.split(), "-h") == cli("help", *name.split())
+
+
+def test_a_capital_h_is_the_hub(cli: Cli, hub: Path) -> None:
+    """-H names the hub, -h does not."""
+    assert "no locks\n" == cli("lock", "list", "-H", hub).out
+
+
+def test_durations_show_their_defaults(cli: Cli) -> None:
+    """No default is shown as bare seconds or in brackets of its own."""
+    for name in NAMES:
+        shown = cli(*name.split(), "--help").out
+        assert "[default: (" not in shown
+        assert "[default: 0.0]" not in shown
+    assert "default 0s" in cli("lock", "acquire", "--help").out
+    assert "user@host" not in cli("lock", "list", "--help").out
 
 
 def test_a_mistyped_command_is_guessed(cli: Cli) -> None:

@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.running import Cli, Later
+from tests.cli.terminal import Terminal
 
 
 def _git(*args: object, where: Path) -> None:
@@ -54,6 +57,30 @@ def test_init_refuses(cli: Cli, tmp_path: Path) -> None:
     assert 2 == cli("init", "https://example.org/hub.git").code
 
 
+def test_init_asks_before_it_uses_a_repository_of_files(cli: Cli, tmp_path: Path) -> None:
+    """What it would add is said; without a terminal --yes is needed, and a hub that is there needs no answer."""
+    _git("init", "-q", "work", where=tmp_path)
+    refused = cli("init", "work")
+    assert 2 == refused.code
+    assert "adds branches below ghcoord/" in refused.error
+    assert "--yes" in refused.error
+    assert [] == list((tmp_path / "work" / ".git" / "refs").rglob("fleet"))
+    assert 0 == cli("init", "work", "--yes").code
+    assert "already" in cli("init", "work").out
+    assert 0 == cli("--hub", "work", "lock", "list").code
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 130), ("y", 0)])
+def test_init_asks_on_a_terminal(tmp_path: Path, answer: str, code: int) -> None:
+    """A no changes nothing, a yes makes the hub."""
+    _git("init", "-q", "work", where=tmp_path)
+    with Terminal("init", "work") as terminal:
+        terminal.wait_for("Make a hub in it?")
+        terminal.type(f"{answer}\n")
+        assert code == terminal.end()
+    assert (code == 0) is (tmp_path / "work" / ".git" / "refs" / "heads" / "ghcoord" / "fleet").exists()
+
+
 def test_doctor_of_a_good_hub(cli: Cli, hub: Path) -> None:
     """Every check of the hub is fine and the exit code is 0; the sandbox is reported either way."""
     done = cli("doctor")
@@ -61,6 +88,13 @@ def test_doctor_of_a_good_hub(cli: Cli, hub: Path) -> None:
     for check in ("hub", "history", "records", "workers", "queue"):
         assert f"ok     {check}: " in done.out
     assert "sandbox: " in done.out
+
+
+def test_doctor_names_namespaces_as_people_do(cli: Cli, hub: Path) -> None:
+    """Not by their branch."""
+    cli("memory", "set", "k", "v", "--namespace", "Team Ä")
+    assert ", memory of Team Ä\n" in cli("doctor").out
+    assert ["Team Ä"] == _findings(cli)["hub"][0]["details"]["namespaces"]
 
 
 def test_doctor_without_a_usable_hub(cli: Cli, tmp_path: Path) -> None:

@@ -78,6 +78,28 @@ def test_a_held_lock_refuses_the_run(cli: Cli) -> None:
     assert not Path("ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "printed"),
+    [
+        (["y", "echo", "--json", "-n", "--ttl"], "--json -n --ttl"),
+        (["--ttl", "5", "y", "-ome", "echo", "a", "--", "-h"], "a -- -h"),
+        (["y", "--owner=me", "--ttl", "5", "--", "echo", "--json"], "--json"),
+        (["--", "y", "echo", "--wait"], "--wait"),
+        (["y", "--", "echo", "--", "-x"], "-- -x"),
+    ],
+)
+def test_the_command_keeps_its_options(line: list[str], printed: str) -> None:
+    """From the command's first word on nothing is taken from it, with and without '--' before it."""
+    done = spawn("lock", "run", *line)
+    assert (0, f"{printed}\n", "") == (done.code, done.out, done.err)
+
+
+def test_own_options_stand_before_the_command(cli: Cli) -> None:
+    """Before the command an unknown option is refused, and help is help."""
+    assert "no such option: --colour" in cli("lock", "run", "y", "--colour", "echo").error
+    assert "Usage: ghcoord lock run" in cli("lock", "run", "y", "-h").out
+
+
 @pytest.mark.parametrize("deaf", ["leader and child", "child"])
 def test_losing_the_lease_ends_the_whole_group(cli: Cli, tmp_path: Path, deaf: str) -> None:
     """Force-unlocked, the run ends its command and that one's children, also such as ignore TERM, and exits 5."""

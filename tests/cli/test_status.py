@@ -21,11 +21,12 @@ from ghcoord.bootstrap import connect, open_hub
 from ghcoord.config import Settings
 from ghcoord.coord.events import Event
 from ghcoord.errors import Unavailable
-from ghcoord.faces.columns import Column, fit, keep_end, lines, share
+from ghcoord.faces.columns import Column, fit, fit_token, keep_end, lines, share
 from ghcoord.faces.dashboard import Dashboard
 from ghcoord.faces.live import Watch
 from ghcoord.faces.overview import NOBODY, as_of, gather, recovery
 from ghcoord.faces.phrases import phrase, together
+from ghcoord.faces.views import in_use
 from ghcoord.hub import Hub
 from ghcoord.store.inmemory import MemoryStore
 from ghcoord.testing.clock import ManualRuntime
@@ -160,7 +161,7 @@ def test_all_parts_are_on_a_small_screen(memory_hub: Hub) -> None:
         assert any(part in line for line in screen), part
     tokens = {str(lock.token) for lock in memory_hub.locks.list()}
     assert 2 <= sum(any(token in line.split() for token in tokens) for line in screen)
-    assert any(f"token {token}: " in line for line in screen for token in tokens)
+    assert any(line.endswith(f", token {token}") for line in screen for token in tokens)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 81, 133, 250])
@@ -266,9 +267,27 @@ def test_events_are_said_in_words() -> None:
     assert phrase("task dead", {"task": "t", "worker": "w", "error": "boom"}).endswith("for good: boom")
     assert "odd thing, a 1, b {x}" == phrase("odd thing", {"a": 1, "b": "{x}"})
     assert "? joined" == phrase("worker registered", {})
-    assert "token 1795244054406: an… took the lock de…" == phrase(
+    assert "de… locked by an…, token 1795244054406" == phrase(
         "lock acquired", {"token": 1795244054406, "owner": "anna", "lock": "deploy"}, longest=3
     )
+
+
+def test_a_narrow_line_keeps_name_and_token() -> None:
+    """What has no room is taken from between the lock's name and its token."""
+    line = "deploy locked by ann, token 1795244054406"
+    assert "deploy locke…, token 1795244054406" == fit_token(line, 34)
+    assert line == fit_token(line, 60).rstrip()
+    assert "deploy locked …" == fit_token(line, 15)
+    assert "w1 joined, tok…" == fit_token("w1 joined, token of old", 15)
+
+
+def test_tasks_leased_ahead_are_told_apart(memory_hub: Hub) -> None:
+    """More tasks than slots show as the slots in use and how many are held beyond them."""
+    assert ("2/3", "3/3", "3/3 +2") == tuple(in_use(tasks, 3) for tasks in (2, 3, 5))
+    memory_hub.workers.register("w1", capacity=3)
+    view = gather(memory_hub)
+    view["workers"][0]["capacity"]["active_tasks"] = 5
+    assert any("█ 3/3 +2  " in line for line in drawn(view))
 
 
 def test_every_event_that_happens_has_words(memory_hub: Hub) -> None:

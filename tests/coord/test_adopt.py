@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from ghcoord.coord.adopt import MAX_ASIDE
 from ghcoord.coord.tasks import Submission
 from ghcoord.errors import GhcoordError, HeadRegressed, LeaseLost, NotFound, RevisionMismatch
 from ghcoord.hub import Hub
@@ -158,7 +159,7 @@ def test_a_broken_record_is_set_aside_and_the_last_good_one_restored(world: Worl
         report["restored"],
     )
     files = world.files(space)
-    assert bad == files[report["aside"]]
+    assert bad[:MAX_ASIDE] == files[report["aside"]]
     restored = json.loads(files[path])
     assert name == restored[{"task": "id", "worker": "id", "lock": "name", "key": "key"}[kind]]
     assert "note" not in restored

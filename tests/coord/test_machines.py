@@ -396,18 +396,18 @@ def run(machine: type[Machine], examples: int, steps: int) -> None:
 
 def test_locks_follow_the_model() -> None:
     """Any order of commands of three owners: one holder, growing tokens, fences that hold."""
-    run(LockMachine, 30, 40)
+    run(LockMachine, 15, 20)
 
 
 def test_the_queue_follows_the_model() -> None:
     """Any order of commands: index and counts are the records', each task succeeds at most once, order is kept."""
-    run(QueueMachine, 25, 40)
+    run(QueueMachine, 12, 20)
 
 
 @pytest.mark.parametrize("machine", [LockMachine, QueueMachine])
 def test_the_same_on_disk(machine: type[Machine]) -> None:
     """The local store behaves as the one in memory."""
-    run(on_disk(machine), 3, 20)
+    run(on_disk(machine), 2, 10)
 
 
 @pytest.mark.slow

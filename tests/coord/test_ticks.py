@@ -48,8 +48,8 @@ def test_waiting_ends(hub: Hub) -> None:
     assert None is hub.tasks.result("t1")
 
 
-def said(task: Any, tail: str, fraction: float | None = None) -> Said:
-    return Said(task.id, token_of(task), fraction, "working", tail)
+def said(task: Any, tail: str, fraction: float | None = None, seen: int | None = None) -> Said:
+    return Said(task.id, token_of(task), fraction, "working", tail, len(tail) if seen is None else seen)
 
 
 def test_following_the_logs(world: World) -> None:
@@ -61,14 +61,14 @@ def test_following_the_logs(world: World) -> None:
     (task,) = daemon.lease()
 
     def work() -> None:
-        for tail in ("one\n", "one\ntwo\n", "two\nthree\n"):
+        for tail, seen in (("one\n", 4), ("one\ntwo\n", 8), ("two\nthree\n", 14)):
             world.runtime.sleep(5)
-            daemon.beat(said=(said(task, tail, 0.5),))
+            daemon.beat(said=(said(task, tail, 0.5, seen),))
         world.runtime.sleep(5)
         daemon.report(task, TaskResult(success=True, data={"stdout": "two\nthree\nfour", "stderr": "warn\n"}))
 
     world.runtime.spawn(work, "worker")
-    assert ["one\n", "two\n", "two\nthree\n", "four\nwarn\n"] == list(hub.tasks.logs("t1", follow=True, timeout=60))
+    assert ["one\n", "two\n", "three\n", "four\nwarn\n"] == list(hub.tasks.logs("t1", follow=True, timeout=60))
     assert ["two\nthree\nfour\nwarn\n"] == list(hub.tasks.logs("t1"))
 
 
@@ -93,7 +93,7 @@ def test_progress_counts_only_from_the_holder(world: World) -> None:
     assert progress is not None
     assert (0.25, "working", "tail") == (progress.fraction, progress.message, progress.tail)
     before = world.snapshot("fleet").read("queue.json"), hub.commits
-    hub.beat(Beat("w1", daemon.token, said=(Said("t1", 3, 0.9, "old", "old"), Said("t9", 3, 0.9, "old", "old"))))
+    hub.beat(Beat("w1", daemon.token, said=(Said("t1", 3, 0.9, "old", "old", 3), Said("t9", 3, 0.9, "old", "old", 3))))
     assert progress == world.check_index()["t1"].progress
     assert before[0] == world.snapshot("fleet").read("queue.json")
 
@@ -181,7 +181,7 @@ def test_a_worker_is_told_of_others(world: World) -> None:
     assert "active" == getattr(hub.workers.get("w1"), "status", None)
 
 
-@pytest.mark.parametrize("state", ["leased", "failed", "succeeded"])
+@pytest.mark.parametrize("state", ["leased", *(pytest.param(s, marks=pytest.mark.slow) for s in ("failed", "succeeded"))])
 def test_no_directory_gets_large(world: World, state: str) -> None:
     """With thousands of tasks in any state, even if they failed together, no directory has many entries."""
     total = 3300

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
+import ghcoord
 from ghcoord.clock import SystemRuntime
 from ghcoord.errors import Denied, OutcomeUnknown, Throttled, TooLarge, Unavailable, Unsupported
 from ghcoord.store.base import ROOT_RECORD, ChangeSet, Oid, Operation
 from ghcoord.store.inmemory import MemoryStore
-from ghcoord.store.message import read_events, read_summary
+from ghcoord.store.message import MAX_EVENTS, read_events, read_summary
 from ghcoord.store.snapshot import Snapshot
-from ghcoord.store.message import MAX_EVENTS
 from ghcoord.store.transact import Transactor
 from ghcoord.store.tx import MAX_EVENT, Overlay, SpaceView, Tx
 from ghcoord.testing.clock import START, ManualRuntime
 from ghcoord.testing.contract import in_threads
 from ghcoord.testing.faults import CommitFault, FaultyStore
 from ghcoord.testing.transact_contract import batch, increment, queued, value_of
+
+PACKAGE = Path(ghcoord.__file__).parent
 
 
 @pytest.fixture
@@ -399,6 +404,37 @@ def test_an_interrupted_waiter_does_not_stall_the_queue(store: MemoryStore, when
     assert ([False] * 3, ["victim"]) == ([thread.is_alive() for thread in threads], interrupted)
     assert (1, 0, 1) == tuple(value_of(store, space=space) for space in ("fleet", "locks", "memory/x"))
     assert 2 == transactor.transact(["fleet"], increment)
+
+
+def test_an_interrupt_at_any_moment_leaves_nothing_behind(store: MemoryStore) -> None:
+    """Wherever ``KeyboardInterrupt`` strikes in a call, the next call gets through."""
+    strikes = 0
+    for moment in range(1000):
+        transactor = Transactor(store, SystemRuntime())
+        left = moment
+
+        def strike(frame: FrameType, what: str, argument: object) -> None:
+            nonlocal left
+            if frame.f_code.co_filename.startswith(str(PACKAGE)):
+                left -= 1
+                if left == -1:
+                    raise KeyboardInterrupt
+
+        before = sys.gettrace()
+        sys.settrace(strike)
+        try:
+            transactor.transact(["fleet"], increment)
+        except KeyboardInterrupt:
+            strikes += 1
+        finally:
+            sys.settrace(before)
+        after = threading.Thread(target=transactor.transact, args=(["fleet"], increment), daemon=True)
+        after.start()
+        after.join(20)
+        assert not after.is_alive(), f"the call after an interrupt at {moment} waits for ever"
+        if left >= 0:
+            break
+    assert strikes > 50
 
 
 def test_an_interrupted_leader_frees_the_others(store: MemoryStore) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghcoord.errors import GhcoordError
 from ghcoord.faces.cli.context import open_hub
+from ghcoord.faces.cli.hints import BUILT_IN, served
 from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
@@ -53,17 +54,20 @@ def examine(url: str) -> list[Finding]:
 
 
 def _failed(check: str, error: GhcoordError) -> Finding:
-    message, _, fix = error.message.partition(": ")
-    return Finding(check, "error", message, fix, {"code": error.code})
+    before, _, fix = error.message.rpartition(": ")
+    return Finding(check, "error", before or fix, fix if before else "", {"code": error.code})
 
 
 def _hub(hub: Hub) -> Iterator[Finding]:
     spaces = sorted(hub.heads())
+    named = [space for space in spaces if not space.startswith("memory/")]
+    if names := hub.memory.namespaces():
+        named.append(f"memory of {', '.join(names)}")
     yield Finding(
         "hub",
         "ok",
-        f"{hub.url} can be read, id {hub.id}, spaces {', '.join(spaces)}",
-        details={"id": hub.id, "spaces": {space: hub.revision(space) for space in spaces}},
+        f"{hub.url} can be read, id {hub.id}, spaces {', '.join(named)}",
+        details={"id": hub.id, "namespaces": names, "spaces": {space: hub.revision(space) for space in spaces}},
     )
 
 
@@ -115,17 +119,13 @@ def _workers(hub: Hub) -> Iterator[Finding]:
 
 
 def _queue(hub: Hub) -> Iterator[Finding]:
-    stale = set(hub.workers.stale())
-    served: set[str] = set()
-    for worker in hub.workers.list(("active", "busy")):
-        if worker.id not in stale:
-            served.update(worker.capabilities.supported_task_types)
+    offered = served(hub)
     waiting = hub.tasks.queued_by_tool()
-    unserved = {tool: count for tool, count in waiting.items() if tool not in served}
+    unserved = {tool: count for tool, count in waiting.items() if tool not in offered}
     if not unserved:
         yield Finding("queue", "ok", f"{sum(waiting.values())} tasks queued, none without a worker for it")
     for tool, count in unserved.items():
-        if tool in _BUILT_IN:
+        if tool in BUILT_IN:
             fix = "start one: 'ghcoord worker start'"
             if tool != "echo":
                 fix += " (it offers this tool only in a working sandbox)"
@@ -140,9 +140,6 @@ def _queue(hub: Hub) -> Iterator[Finding]:
         )
 
 
-_BUILT_IN = ("echo", "run.python", "shell")
-
-
 def _folder(url: str) -> Iterator[Finding]:
     from ghcoord.bootstrap import inspect_folder
 
@@ -150,8 +147,14 @@ def _folder(url: str) -> Iterator[Finding]:
         state = inspect_folder(url)
     except (GhcoordError, OSError):
         return  # said already by the check of the hub
-    for path in state.unwritable:
-        yield Finding("access", "error", f"this user cannot write to {path}", "change its permissions, or the user")
+    if state.unwritable:
+        yield Finding(
+            "access",
+            "warning",
+            f"this user may only read: cannot write to {', '.join(map(str, state.unwritable))}",
+            "to write as well, change the permissions of the hub's folder, or the user",
+            {"unwritable": [str(path) for path in state.unwritable]},
+        )
     for path, age in state.leftover_locks:
         yield Finding(
             "locks of git",

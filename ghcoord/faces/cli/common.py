@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -78,6 +78,9 @@ def _common_options() -> tuple[Any, ...]:
     return tuple(typer.main.get_command(app).params)
 
 
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
 def _split_example(text: str | None) -> tuple[str | None, str | None]:
     """A docstring's text, and its ``Example:`` section."""
     before, mark, after = (text or "").partition("Example:\n")
@@ -95,10 +98,41 @@ class Command(TyperCommand):
     def __init__(self, name: str | None, *, params: list[Any] | None = None, **settings: Any) -> None:
         text, example = _split_example(settings.pop("help", None))
         settings["epilog"] = example or settings.get("epilog")
+        settings["context_settings"] = {**(settings.get("context_settings") or {}), **_SETTINGS}
         super().__init__(name, params=[*(params or []), *_common_options()], help=text, **settings)
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
         _write_verbatim(self.epilog, formatter)
+
+
+class RunCommand(Command):
+    """A command whose arguments are a name and a command line: from the latter's first word on nothing is an option.
+
+    ``lock run y ls -la`` means what ``lock run y -- ls -la`` does.
+    """
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _with_dashes(args, self._takes_value(ctx)))
+
+    def _takes_value(self, ctx: Context) -> dict[str, bool]:
+        """Every spelling of an option, and whether a value follows it."""
+        options = (one for one in self.get_params(ctx) if one.param_type_name == "option")
+        return {name: not getattr(one, "is_flag", False) for one in options for name in one.opts}
+
+
+def _with_dashes(args: list[str], takes_value: dict[str, bool]) -> list[str]:
+    """``args`` with ``--`` before the second word that is neither an option nor an option's value."""
+    words = at = 0
+    while at < len(args) and args[at] != "--":
+        one = args[at]
+        if not one.startswith("-") or one == "-":
+            words += 1
+            if words == 2:
+                return [*args[:at], "--", *args[at:]]
+        elif takes_value.get(one, False):
+            at += 1
+        at += 1
+    return args
 
 
 class Group(TyperGroup):
@@ -107,6 +141,7 @@ class Group(TyperGroup):
     def __init__(self, *, params: list[Any] | None = None, **settings: Any) -> None:
         text, example = _split_example(settings.pop("help", None))
         settings["epilog"] = example or settings.get("epilog")
+        settings["context_settings"] = {**(settings.get("context_settings") or {}), **_SETTINGS}
         super().__init__(params=[*(params or []), *_common_options()], help=text, **settings)
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
@@ -120,7 +155,7 @@ def group(help: str) -> typer.Typer:
 
 def verb(app: typer.Typer, name: str, **settings: Any) -> Callable[[AnyFunction], AnyFunction]:
     """Declare a function as the command ``name`` of ``app``."""
-    return app.command(name, cls=Command, **settings)
+    return app.command(name, **{"cls": Command, **settings})
 
 
 def single(function: Callable[..., Any], name: str) -> typer.Typer:
@@ -145,6 +180,23 @@ def duration(*names: str, help: str, **settings: Any) -> Any:
     return typer.Option(*names, parser=_duration, metavar="DURATION", help=help, **settings)
 
 
+def number(*names: str, help: str, least: int | None = None, most: int | None = None, **settings: Any) -> Any:
+    """An option whose value is a whole number, of at least ``least`` and at most ``most``."""
+    low = "" if least is None else f" of at least {least}"
+    span = low if most is None else f" from {least} to {most}"
+
+    def parse(text: str | int) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = None
+        if found is None or (least is not None and found < least) or (most is not None and found > most):
+            raise typer.BadParameter(f"{str(text)[:40]!r} is not a whole number{span}")
+        return found
+
+    return typer.Option(*names, parser=parse, help=help, **{"metavar": "N", **settings})
+
+
 def one_of(choices: Iterable[str]) -> Callable[[Any], str]:
     """A parser that takes one of ``choices``."""
     known = tuple(choices)
@@ -155,6 +207,13 @@ def one_of(choices: Iterable[str]) -> Callable[[Any], str]:
         return str(text)
 
     return parse
+
+
+def check_each(given: Iterable[str] | None, known: Sequence[str], option: str) -> None:
+    """Raise ``UsageError`` for the first of ``given`` that is not ``known``."""
+    for one in given or ():
+        if one not in known:
+            raise UsageError(f"{option} {one[:40]!r} is unknown: one of {', '.join(known)}")
 
 
 def parse_json(text: str, what: str) -> Any:

@@ -13,9 +13,10 @@ from types import FrameType
 from typing import Any
 
 from ghcoord.clock import Runtime
+from ghcoord.errors import GhcoordError
 from ghcoord.execution.worker import WorkerDaemon
 from ghcoord.faces.cli.context import open_hub
-from ghcoord.faces.cli.output import clean
+from ghcoord.faces.cli.output import clean, note
 from ghcoord.hub import Hub
 
 _RANK = {"debug": 0, "info": 1, "warn": 2, "error": 3}
@@ -51,8 +52,22 @@ def run_worker(
             grace=chosen.grace,
             log=_logger(hub, log_level),
         )
-        with on_signals(hub.runtime, daemon.stop, daemon.cancel):
+        with on_signals(hub.runtime, lambda: _drain(daemon), daemon.cancel):
             return asdict(daemon.run())
+
+
+def _drain(daemon: WorkerDaemon) -> None:
+    """Stop the daemon and, if that will take a while, say at once what it waits for."""
+    daemon.stop()
+    try:
+        worker = daemon.hub.workers.get(daemon.worker_id)
+    except GhcoordError:
+        note("draining: a second signal stops what runs")
+        return
+    # What it holds beyond its slots has not started and goes back.
+    running = 0 if worker is None else min(worker.capacity.active_tasks, worker.capacity.max_tasks)
+    if running:
+        note(f"draining: {running} task{'s' if running > 1 else ''} still running; a second signal stops them")
 
 
 def _logger(hub: Hub, threshold: str) -> Callable[[str, str], None]:

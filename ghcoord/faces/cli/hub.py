@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,10 +20,14 @@ DEFAULT_HUB = "./hub.git"
 def init(
     path: Annotated[
         str | None,
-        typer.Argument(metavar="[PATH]", help=f"The folder; default: as --hub, else {DEFAULT_HUB}."),
+        typer.Argument(metavar="PATH", help=f"The folder; default: as --hub, else {DEFAULT_HUB}."),
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before using a repository of files.")] = False,
 ) -> None:
     """Make a hub, a bare Git repository, or say that it is there.
+
+    In a repository with files of its own it asks first: the hub's branches come
+    to stand beside that one's.
 
     Example:
       ghcoord init ./hub.git
@@ -34,6 +40,7 @@ def init(
         where = hub_url() if path is None else path
     except NoHub:
         where = DEFAULT_HUB
+    _ask_about_files(where, yes)
     hub, new = create(where, settings())
     with hub:
         view = {"hub": hub.url, "id": hub.id, "created": new}
@@ -44,6 +51,21 @@ def init(
             say(f"  export GHCOORD_HUB={shlex.quote(hub.url)}   # or pass --hub each time")
 
     respond(view, plain)
+
+
+def _ask_about_files(where: str, yes: bool) -> None:
+    """Before an ordinary repository becomes a hub: say what it gets, and ask."""
+    folder = Path(where.removeprefix("file://")).expanduser()
+    if not os.path.isdir(folder / ".git") or os.path.isdir(folder / ".git" / "ghcoord"):
+        return
+    prefix = settings().prefix
+    kind = "branches" if prefix.startswith("refs/heads/") else "refs"
+    confirm(
+        f"{folder} is a repository with files of its own. A hub adds {kind} below "
+        f"{prefix.removeprefix('refs/heads/')} to it, which 'git push --all' would push too, and the folder "
+        ".git/ghcoord; its files and branches stay as they are. Make a hub in it?",
+        yes,
+    )
 
 
 def doctor(

@@ -8,9 +8,9 @@ import typer
 
 from ghcoord.errors import GhcoordError, LockHeld, NotFound, UsageError, WaitTimeout
 from ghcoord.faces import views
-from ghcoord.faces.cli.common import confirm, duration, group, parse_pairs, verb
-from ghcoord.faces.cli.context import open_hub
-from ghcoord.faces.cli.output import fields, respond, say, table, to_json
+from ghcoord.faces.cli.common import RunCommand, confirm, duration, group, number, parse_pairs, verb
+from ghcoord.faces.cli.context import invocation, open_hub
+from ghcoord.faces.cli.output import fields, note, respond, say, table, to_json
 from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ app = group("Take and give exclusive locks with leases and fencing tokens.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The lock's name.")]
 Owner = Annotated[str | None, typer.Option("--owner", "-o", metavar="OWNER", help="Who holds it; default user@host.")]
-Token = Annotated[int | None, typer.Option("--token", min=1, metavar="T", help="Only if the grant has this token.")]
+Token = Annotated[int | None, number("--token", least=1, metavar="T", help="Only if the grant has this token.")]
 Ttl = Annotated[float | None, duration("--ttl", help="How long it is held without renewal; default 5m.")]
-Wait = Annotated[float, duration("--wait", help="How long to keep trying.")]
+Wait = Annotated[float, duration("--wait", help="How long to keep trying; default 0s.", show_default=False)]
 
 
 class _Refused(GhcoordError):
@@ -50,7 +50,7 @@ def refusal(hub: Hub, name: str, owner: str, wait: float) -> GhcoordError:
     """Why ``name`` was not granted: who holds it and how much longer. Exit code 4, after a ``wait`` 9."""
     kind = _StillHeld if wait > 0 else _Held
     after = f" after waiting {format_duration(wait)}" if wait > 0 else ""
-    holder = next((lock for lock in hub.locks.list(include_expired=True) if lock.name == name), None)
+    holder = _find(hub, name)
     if holder is None:
         return kind(f"the lock {name!r} was held{after} and is free now: try again", None, 0.0)
     left = _left(hub, holder)
@@ -59,8 +59,31 @@ def refusal(hub: Hub, name: str, owner: str, wait: float) -> GhcoordError:
         when = f"its lease is over and it can be taken in {rest}"
     else:
         when = f"{format_duration(left)} left"
-    who = f"{holder.owner!r} already (token {holder.token})" if holder.owner == owner else f"{holder.owner!r}"
-    return kind(f"the lock {name!r} is held by {who}{after}: {when}", views.lock_view(holder), round(max(0.0, left), 3))
+    who = f"{holder.owner!r} already" if holder.owner == owner else f"{holder.owner!r}"
+    parts = (f"token {holder.token}" if holder.owner == owner else "", _place(holder))
+    about = ", ".join(part for part in parts if part)
+    message = f"the lock {name!r} is held by {who}{f' ({about})' if about else ''}{after}: {when}"
+    return kind(message, views.lock_view(holder), round(max(0.0, left), 3))
+
+
+def say_waiting(hub: Hub, name: str) -> None:
+    """Say on standard error whom a wait for ``name`` is for; nothing when it is free, or with ``--json``."""
+    holder = None if invocation().json else _find(hub, name)
+    if holder is None or (rest := _left(hub, holder) + hub.clock_margin) <= 0:
+        return
+    who = f"{holder.owner!r}{f' ({place})' if (place := _place(holder)) else ''}"
+    note(f"waiting for {name!r}, held by {who}, free in at most {format_duration(max(0.1, rest))} unless renewed")
+
+
+def _find(hub: Hub, name: str) -> Lock | None:
+    """The grant of ``name`` also when its lease is over and nobody has taken it yet."""
+    return next((lock for lock in hub.locks.list(include_expired=True) if lock.name == name), None)
+
+
+def _place(lock: Lock) -> str:
+    """Which process took it: ``pid 7 on host``, as far as the grant says."""
+    pid, host = (lock.metadata.get(key) for key in ("pid", "hostname"))
+    return " on ".join(part for part in (f"pid {pid}" if pid else "", str(host) if host else "") if part)
 
 
 def _left(hub: Hub, lock: Lock) -> float:
@@ -108,6 +131,8 @@ def acquire(
     metadata = parse_pairs(meta, "--meta")
     with open_hub() as hub:
         who = owner if owner is not None else hub.actor
+        if wait > 0:
+            say_waiting(hub, name)
         lock = hub.locks.acquire(name, _given(who), ttl=ttl, wait=wait, metadata=metadata)
         if lock is None:
             raise refusal(hub, name, who, wait)
@@ -138,7 +163,7 @@ def renew(name: Name, owner: Owner = None, token: Token = None, ttl: Ttl = None)
 
 @verb(app, "release")
 def release(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The lock's name.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The lock's name.")] = None,
     owner: Owner = None,
     token: Token = None,
     all_: Annotated[bool, typer.Option("--all", help="Every lock of --owner.")] = False,
@@ -169,7 +194,7 @@ def release(
 
 @verb(app, "list")
 def list_(
-    owner: Owner = None,
+    owner: Annotated[str | None, typer.Option("--owner", "-o", metavar="OWNER", help="Only this owner's.")] = None,
     include_expired: Annotated[
         bool, typer.Option("--include-expired", help="Also those whose lease is over and that nobody has taken.")
     ] = False,
@@ -232,14 +257,14 @@ def force_unlock(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", he
       ghcoord lock force-unlock deploy --yes
     """
     with open_hub() as hub:
-        holder = next((lock for lock in hub.locks.list(include_expired=True) if lock.name == name), None)
+        holder = _find(hub, name)
         if holder is not None:
             confirm(f"Take the lock {name!r} from {holder.owner!r} ({_left_text(hub, holder)})?", yes)
         lock = hub.locks.force_unlock(name)
     respond(views.lock_view(lock), lambda: say(f"{lock.name} taken from {lock.owner} (token {lock.token})"))
 
 
-@verb(app, "run")
+@verb(app, "run", cls=RunCommand)
 def run(
     name: Name,
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run while holding it.")],
@@ -249,6 +274,9 @@ def run(
 ) -> None:
     """Hold a lock while a command runs, and pass on the command's exit code.
 
+    Options of this command stand before COMMAND: what follows its first word
+    is passed on as it is, also without '--'.
+
     The command finds GHCOORD_FENCING_TOKEN, GHCOORD_LOCK and GHCOORD_HUB in its
     environment. The lease is renewed in the background; when it is lost, the
     command and all processes of its group are ended (TERM, then KILL) and the
@@ -256,7 +284,7 @@ def run(
     number. With --json the command's output goes to standard error.
 
     Example:
-      ghcoord lock run deploy --wait 5m -- ./deploy.sh production
+      ghcoord lock run deploy --ttl 1m --wait 5m -- ./deploy.sh production
     """
     from ghcoord.faces.cli.lockrun import run_guarded
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ghcoord.errors import GhcoordError
+from ghcoord.errors import Corrupt, GhcoordError
 from ghcoord.faces.cli.common import Group, single
 from ghcoord.faces.cli.context import begin, invocation
 from ghcoord.faces.cli.output import clean, emit
@@ -124,7 +124,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _dispatch(args or ["--help"])
+        code = _dispatch(_asked(args))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -136,11 +136,19 @@ def run(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _asked(args: list[str]) -> list[str]:
+    """``ghcoord help lock run`` and ``ghcoord version`` as the options that they stand for."""
+    if args[:1] == ["help"] or not args:
+        return [*args[1:], "--help"]
+    return ["--version"] if args == ["version"] else args
+
+
 def _dispatch(args: list[str]) -> int:
     try:
         result = root_command().main(args, prog_name=PROGRAM, standalone_mode=False)
     except GhcoordError as error:
-        return _fail(error.message, error.exit_code, error.details(), error)
+        hint = ": run 'ghcoord doctor'" if isinstance(error, Corrupt) else ""
+        return _fail(error.message + hint, error.exit_code, error.details(), error)
     except (KeyboardInterrupt, BrokenPipeError):
         raise
     except typer.Abort:
@@ -168,7 +176,15 @@ def _unforeseen(error: Exception, args: list[str]) -> int:
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else PROGRAM
+    if context is not None and getattr(error, "possibilities", ()) in (None, []):
+        message += _dashes(context.command)
     return _fail(f"{message} (see '{where} --help')", 2, {"code": "USAGE"}, error)
+
+
+def _dashes(command: Command) -> str:
+    """What to do if that was no option but an argument that looks like one."""
+    takes = [one.name for one in command.params if one.param_type_name == "argument"]
+    return ": put '--' before a value that starts with '-'" if takes else ""
 
 
 def _fail(message: str, code: int, details: dict[str, Any], error: Exception | None = None) -> int:

@@ -10,9 +10,9 @@ import typer
 
 from ghcoord.errors import NotFound, UsageError, WaitTimeout
 from ghcoord.faces import views
-from ghcoord.faces.cli.common import duration, group, parse_json, verb
+from ghcoord.faces.cli.common import duration, group, number, parse_json, verb
 from ghcoord.faces.cli.context import invocation, open_hub
-from ghcoord.faces.cli.output import clean, clean_text, emit_line, respond, say, table, to_json
+from ghcoord.faces.cli.output import clean, clean_text, emit_line, note, respond, say, table, to_json
 
 if TYPE_CHECKING:
     from ghcoord.coord.memory import Change
@@ -24,7 +24,7 @@ Key = Annotated[str, typer.Argument(help="The key.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", metavar="NS", help="The namespace.")]
 IfRevision = Annotated[
     int | None,
-    typer.Option("--if-revision", min=0, metavar="R", help="Only if the key is at this revision; 0: only if not set."),
+    number("--if-revision", least=0, metavar="R", help="Only if the key is at this revision; 0: only if not set."),
 ]
 Fence = Annotated[
     str | None,
@@ -151,7 +151,7 @@ def watch(
     namespace: Namespace = "global",
     prefix: Annotated[bool, typer.Option("--prefix", help="Watch every key that starts with KEY.")] = False,
     timeout: Annotated[float | None, duration("--timeout", help="End with exit code 9 after this time.")] = None,
-    count: Annotated[int | None, typer.Option("--count", min=1, metavar="N", help="End after N changes.")] = None,
+    count: Annotated[int | None, number("--count", least=1, help="End after N changes.")] = None,
 ) -> None:
     """Print each change of a key, one line each, until interrupted.
 
@@ -162,6 +162,9 @@ def watch(
       ghcoord memory watch config/ --prefix --count 1 --timeout 5m
     """
     with open_hub() as hub:
+        if sys.stderr.isatty() and not invocation().json:
+            what = f"what starts with {key!r}" if prefix else f"{key!r}"
+            note(f"watching {what} in {namespace}, Ctrl-C ends it")
         for seen, change in enumerate(_changes(hub, key, namespace, prefix, timeout), start=1):
             if invocation().json:
                 emit_line(views.change_view(change, namespace))

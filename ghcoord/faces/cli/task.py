@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,9 +9,10 @@ import typer
 from ghcoord.errors import NotFound, TaskFailed, UsageError, WaitTimeout
 from ghcoord.faces import views
 from ghcoord.faces.cli.batch import progress_bar, read_batch
-from ghcoord.faces.cli.common import duration, group, parse_object, parse_pairs, verb
+from ghcoord.faces.cli.common import check_each, duration, group, number, parse_object, parse_pairs, verb
 from ghcoord.faces.cli.context import invocation, open_hub
-from ghcoord.faces.cli.output import clean, clean_text, emit, emit_line, fields, respond, say, table, to_json
+from ghcoord.faces.cli.hints import say_unserved
+from ghcoord.faces.cli.output import clean, clean_text, emit, emit_line, fields, note, respond, say, table, to_json
 from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 app = group("Submit tasks and follow them.")
 
+STATES = ("queued", "leased", "failed", "succeeded", "dead", "cancelled")
+
 Id = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
 
 
 @verb(app, "submit")
 def submit(
-    tool: Annotated[str | None, typer.Argument(metavar="[TOOL]", help="What to run: echo, run.python, shell …")] = None,
+    tool: Annotated[str | None, typer.Argument(metavar="TOOL", help="What to run: echo, run.python, shell …")] = None,
     arg: Annotated[
         list[str] | None,
         typer.Option("--arg", "-a", metavar="K=V", help="An argument as a text; k:=json for any other value."),
@@ -34,13 +36,15 @@ def submit(
     args_json: Annotated[
         str | None, typer.Option("--args-json", metavar="JSON", help="All arguments as one JSON object; --arg adds.")
     ] = None,
-    priority: Annotated[int, typer.Option("--priority", "-p", metavar="N", help="0 to 9, higher first.")] = 0,
-    retries: Annotated[int, typer.Option("--retries", metavar="N", help="Tries after the first failure.")] = 0,
+    priority: Annotated[int, number("--priority", "-p", help="0 to 9, higher first.")] = 0,
+    retries: Annotated[int, number("--retries", help="Tries after the first failure.")] = 0,
     timeout: Annotated[float | None, duration("--timeout", help="Ends an attempt that takes longer.")] = None,
     backoff: Annotated[
-        float, duration("--backoff", help="Before the first retry; doubled with each.", show_default="2s")
+        float, duration("--backoff", help="Before the first retry, doubled with each; default 2s.", show_default=False)
     ] = 2.0,
-    backoff_cap: Annotated[float, duration("--backoff-cap", help="Longest back-off.", show_default="5m")] = 300.0,
+    backoff_cap: Annotated[
+        float, duration("--backoff-cap", help="Longest back-off; default 5m.", show_default=False)
+    ] = 300.0,
     meta: Annotated[
         list[str] | None, typer.Option("--meta", metavar="K=V", help="Metadata; k:=json for other values than texts.")
     ] = None,
@@ -68,7 +72,8 @@ def submit(
     first task is queued.
 
     Example:
-      ghcoord task submit echo --arg message=hello --arg times:=3
+      ghcoord task submit echo --arg message=hello --priority 5
+      ghcoord task submit run.python -a 'code=import sys; print(sys.argv)' -a 'args:=["a"]'
       ghcoord task submit run.python --args-json '{"code": "print(6*7)"}' --wait
       printf '{"tool": "echo", "args": {"message": "%s"}}\\n' a b | ghcoord task submit --batch -
     """
@@ -97,7 +102,9 @@ def submit(
         task = hub.tasks.submit(tool, args, id=id_, **options)
         if not wait:
             respond(views.task_view(task), lambda: say(task.id))
+            say_unserved(hub, [task])
             return
+        say_unserved(hub, [task])
         ended = _await(hub, task.id, patience)
     _report_end(ended)
 
@@ -110,7 +117,11 @@ def _submit_batch(file: str, options: dict[str, Any], batch_id: str | None, pati
         ids = [task.id for task in made]
         report: dict[str, Any] = {"submitted": len(ids), "batch_id": batch_id, "ids": ids}
         if patience is None:
-            respond(report, lambda: say(f"{len(ids)} tasks submitted"))
+            named = f" as batch {batch_id}" if batch_id is not None else ""
+            look = "'ghcoord task list' shows them, --json prints their ids"
+            respond(report, lambda: say(f"{len(ids)} tasks submitted{named}: {look}"))
+        say_unserved(hub, made)
+        if patience is None:
             return
         deadline = hub.runtime.monotonic() + patience
         ended = [_await(hub, task_id, max(0.0, deadline - hub.runtime.monotonic())) for task_id in ids]
@@ -147,18 +158,26 @@ def _report_end(task: Task) -> None:
         print(clean_text(task.result.output.removesuffix("\n")))
     if task.state != "succeeded":
         if not invocation().json:
-            why = task.result.error if task.result is not None and task.result.error else task.cancel_reason
-            print(clean(f"error: task {task.id} is {task.state}{': ' + why if why else ''}"), file=sys.stderr)
+            note(f"error: task {task.id} {_how_it_ended(task)}")
         raise typer.Exit(8)
+
+
+def _how_it_ended(task: Task) -> str:
+    """Why a task did not succeed, and where to look further if it ran."""
+    if task.state == "cancelled":
+        return f"is cancelled{f': {task.cancel_reason}' if task.cancel_reason else ''}"
+    why = task.result.error if task.result is not None else ""
+    look = f" (see 'ghcoord task logs {task.id}')" if task.attempt else ""
+    return f"is {task.state}{f': {why}' if why else ''}{look}"
 
 
 @verb(app, "list")
 def list_(
     state: Annotated[
         list[str] | None,
-        typer.Option("--state", "-s", metavar="S", help="queued, leased, failed, succeeded, dead, cancelled; several."),
+        typer.Option("--state", "-s", metavar="S", help=f"{', '.join(STATES)}; several."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N.")] = None,
+    limit: Annotated[int | None, number("--limit", least=0, help="At most N.")] = None,
     tool: Annotated[str | None, typer.Option("--tool", metavar="T", help="Only tasks of this tool.")] = None,
 ) -> None:
     """List tasks: queued ones in the order in which they will run, others newest first.
@@ -168,6 +187,7 @@ def list_(
     Example:
       ghcoord task list --state dead --limit 20
     """
+    check_each(state, STATES, "--state")
     with open_hub() as hub:
         found = hub.tasks.list(state or None, limit, tool)
     respond(
@@ -186,12 +206,14 @@ def list_(
 
 
 def _in_short(task: Task) -> str:
+    if task.state == "cancelled":
+        return task.cancel_reason or "-"
     if task.result is not None:
         return (task.result.output.strip() if task.result.success else task.result.error) or "-"
     if task.progress is not None:
         percent = f"{task.progress.fraction:.0%} " if task.progress.fraction is not None else ""
-        return percent + task.progress.message
-    return task.cancel_reason or "-"
+        return (percent + task.progress.message).strip() or "-"
+    return "-"
 
 
 @verb(app, "show")
@@ -213,32 +235,48 @@ def _show(task: Task) -> None:
             ("task", task.id),
             ("tool", task.tool),
             ("args", to_json(task.args, None)),
-            ("state", task.state + (", cancel requested" if task.cancel_requested else "")),
+            ("state", _state(task)),
             ("priority", task.priority),
-            ("attempt", f"{task.attempt} ({task.failures} of {task.max_failures} failures, {task.lost} lost leases)"),
+            ("attempts", _attempts(task)),
             ("worker", task.worker),
             ("created", f"{views.iso(task.created_at)} by {task.submitted_by}"),
             ("due", views.iso_or_none(task.due_at)),
             ("ended", views.iso_or_none(task.ended_at)),
             ("timeout", None if task.timeout is None else format_duration(task.timeout)),
-            ("progress", _in_short(task) if task.lease is not None and task.progress is not None else None),
-            ("cancelled", task.cancel_reason or None),
+            ("progress", short if task.lease is not None and (short := _in_short(task)) != "-" else None),
+            ("reason", task.cancel_reason or None),
             ("metadata", to_json(task.metadata, None) if task.metadata else None),
-            ("error", result.error if result is not None and result.error else None),
+            ("error", result.error if result is not None and result.error not in ("", "cancelled") else None),
             ("exit code", result.exit_code if result is not None else None),
             ("duration", format_duration(result.duration) if result is not None else None),
         ]
     )
     for one in task.history:
-        print(clean(f"  try {one.attempt} on {one.worker}: {one.outcome}{': ' + one.error if one.error else ''}"))
+        why = f": {one.error}" if one.error not in ("", one.outcome) else ""
+        print(clean(f"  try {one.attempt} on {one.worker}: {one.outcome}{why}"))
     if result is not None and result.output:
         print(clean_text(result.output.rstrip("\n")))
+
+
+def _state(task: Task) -> str:
+    asked = task.cancel_requested and not task.ended
+    return f"{task.state}, its worker is asked to cancel it" if asked else str(task.state)
+
+
+def _attempts(task: Task) -> str:
+    """``2, 1 failed of 3 allowed, 1 lost with its worker``."""
+    if not task.attempt:
+        return f"none yet, {task.max_failures} allowed" if not task.ended else "none"
+    parts = [str(task.attempt), f"{task.failures} failed of {task.max_failures} allowed"]
+    return ", ".join([*parts, *([f"{task.lost} lost with their lease"] if task.lost else [])])
 
 
 @verb(app, "wait")
 def wait(
     task_id: Id,
-    timeout: Annotated[float, duration("--timeout", help="Longest wait; exits 9.", show_default="5m")] = 300.0,
+    timeout: Annotated[
+        float, duration("--timeout", help="Longest wait; exits 9; default 5m.", show_default=False)
+    ] = 300.0,
 ) -> None:
     """Wait until a task has ended and print its output. Exits 8 when it failed, 9 after --timeout.
 
@@ -246,6 +284,7 @@ def wait(
       ghcoord task wait t0123456789ab --timeout 5m
     """
     with open_hub() as hub:
+        say_unserved(hub, [_need(hub, task_id)])
         ended = _await(hub, task_id, timeout)
     _report_end(ended)
 
@@ -296,6 +335,8 @@ def logs(
     if timeout is not None and not follow:
         raise UsageError("--timeout goes with --follow")
     with open_hub() as hub:
+        if follow:
+            say_unserved(hub, [_need(hub, task_id)])
         pieces = hub.tasks.logs(task_id, follow, timeout)
         if invocation().json and not follow:
             emit({"id": task_id, "text": "".join(pieces)})

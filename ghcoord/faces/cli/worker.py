@@ -9,7 +9,17 @@ import typer
 
 from ghcoord.errors import NoCapacity, NotFound, UsageError
 from ghcoord.faces import views
-from ghcoord.faces.cli.common import confirm, duration, group, one_of, parse_labels, parse_pairs, verb
+from ghcoord.faces.cli.common import (
+    check_each,
+    confirm,
+    duration,
+    group,
+    number,
+    one_of,
+    parse_labels,
+    parse_pairs,
+    verb,
+)
 from ghcoord.faces.cli.context import invocation, open_hub
 from ghcoord.faces.cli.output import emit, emit_line, fields, respond, say, table, to_json
 from ghcoord.units import format_duration
@@ -24,7 +34,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The worker's id.")]
 Label = Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label; several.")]
 
 LEVELS = ("debug", "info", "warn", "error")
-STATUSES = "active, busy, draining, offline"
+STATUSES = ("active", "busy", "draining", "offline")
 
 
 @verb(app, "start")
@@ -33,9 +43,7 @@ def start(
         str | None,
         typer.Option("--id", metavar="ID", envvar="GHCOORD_WORKER_ID", show_envvar=True, help="Default: host, suffix."),
     ] = None,
-    slots: Annotated[
-        int | None, typer.Option("--slots", min=1, max=10_000, metavar="N", help="Tasks at a time; default 1.")
-    ] = None,
+    slots: Annotated[int | None, number("--slots", least=1, most=10_000, help="Tasks at a time; default 1.")] = None,
     until_idle: Annotated[float | None, duration("--until-idle", help="End after this long without work.")] = None,
     max_runtime: Annotated[float | None, duration("--max-runtime", help="Begin to drain after this time.")] = None,
     ttl: Annotated[
@@ -101,11 +109,13 @@ def start(
 
 @verb(app, "list")
 def list_(
-    status: Annotated[list[str] | None, typer.Option("--status", "-s", metavar="S", help=f"{STATUSES}.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option("--status", "-s", metavar="S", help=f"{', '.join(STATUSES)}; several.")
+    ] = None,
     has_capacity: Annotated[bool, typer.Option("--has-capacity", help="Only those with a free slot.")] = False,
     task_type: Annotated[str | None, typer.Option("--task-type", metavar="T", help="Only those that serve it.")] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only how many there are.")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N.")] = None,
+    limit: Annotated[int | None, number("--limit", least=0, help="At most N.")] = None,
 ) -> None:
     """List workers. With --has-capacity exits 7 when no worker has any.
 
@@ -113,6 +123,7 @@ def list_(
       ghcoord worker list --status active --status busy
       ghcoord worker list --has-capacity --limit 1 --json
     """
+    check_each(status, STATUSES, "--status")
     with open_hub() as hub:
         found = hub.workers.list(status or None, True if has_capacity else None, task_type)[:limit]
         seen = {worker.id: _ago(hub, worker) for worker in found}
@@ -129,7 +140,7 @@ def list_(
                 (
                     worker.id,
                     worker.status,
-                    f"{worker.capacity.active_tasks}/{worker.capacity.max_tasks}",
+                    views.in_use(worker.capacity.active_tasks, worker.capacity.max_tasks),
                     seen[worker.id],
                     worker.sandbox.driver if worker.sandbox is not None else None,
                     worker.hostname,
@@ -173,7 +184,7 @@ def _show(hub: Hub, worker: Worker) -> None:
             ("worker", worker.id),
             ("status", worker.status + (", drain requested" if worker.drain_requested else "")),
             ("host", f"{worker.hostname} pid {worker.pid}"),
-            ("tasks", f"{worker.capacity.active_tasks} of {worker.capacity.max_tasks} slots"),
+            ("tasks", _slots(worker.capacity.active_tasks, worker.capacity.max_tasks)),
             ("sessions", f"{worker.active_sessions} of {worker.max_sessions}"),
             ("heartbeat", f"{_ago(hub, worker)}, lease {format_duration(worker.ttl)}"),
             ("registered", views.iso(worker.registered_at)),
@@ -185,6 +196,11 @@ def _show(hub: Hub, worker: Worker) -> None:
             ("metadata", to_json(worker.metadata, None) if worker.metadata else None),
         ]
     )
+
+
+def _slots(tasks: int, slots: int) -> str:
+    ahead = f", {tasks - slots} more leased ahead" if tasks > slots else ""
+    return f"{min(tasks, slots)} of {slots} slots{ahead}"
 
 
 @verb(app, "drain")
@@ -201,7 +217,7 @@ def drain(worker_id: Id) -> None:
 
 @verb(app, "reap")
 def reap(
-    worker_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Only this dead worker.")] = None,
+    worker_id: Annotated[str | None, typer.Argument(metavar="ID", help="Only this dead worker.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the stale workers; change nothing.")] = False,
     mark_only: Annotated[bool, typer.Option("--mark-only", help="Only set stale workers offline.")] = False,
     stale_after: Annotated[
@@ -261,11 +277,13 @@ def _pass(hub: Hub, dry_run: bool, mark_only: bool, stale_after: float | None) -
 @verb(app, "register")
 def register(
     worker_id: Id,
-    slots: Annotated[int | None, typer.Option("--slots", metavar="N", help="Task slots; default 1.")] = None,
-    max_sessions: Annotated[int, typer.Option("--max-sessions", metavar="N", help="Sessions at most.")] = 5,
+    slots: Annotated[int | None, number("--slots", help="Task slots; default 1.")] = None,
+    max_sessions: Annotated[int, number("--max-sessions", help="Sessions at most.")] = 5,
     label: Label = None,
     meta: Annotated[list[str] | None, typer.Option("--meta", metavar="K=V", help="Metadata; k:=json.")] = None,
-    ttl: Annotated[float, duration("--ttl", help="Alive this long without a heartbeat.", show_default="1m30s")] = 90.0,
+    ttl: Annotated[
+        float, duration("--ttl", help="Alive this long without a heartbeat; default 1m30s.", show_default=False)
+    ] = 90.0,
 ) -> None:
     """Register a worker that is a program of your own; 'worker start' registers itself.
 
@@ -308,7 +326,7 @@ def heartbeat(worker_id: Id) -> None:
 @verb(app, "status")
 def status(
     worker_id: Id,
-    status: Annotated[str, typer.Argument(metavar="STATUS", help=f"One of {STATUSES}.")],
+    status: Annotated[str, typer.Argument(metavar="STATUS", help=f"One of {', '.join(STATUSES)}.")],
 ) -> None:
     """Set a worker's status.
 

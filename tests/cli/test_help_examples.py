@@ -1,0 +1,85 @@
+"""The examples at the end of each command's help work as written."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from ghcoord.faces.cli.main import root_command
+from tests.cli.running import Cli
+from tests.cli.test_help import commands
+from tests.processes import needs_program
+
+NOT_RUN = (
+    "ghcoord demo",  # takes long, and has its own tests
+    "ghcoord status --watch",  # goes on
+    "ghcoord worker start",  # goes on, or for seconds
+    "ghcoord worker reap --stale-after",  # goes on
+    "ghcoord memory watch",  # waits for somebody else
+    "ghcoord memory set release",  # the reader has another token
+    "ghcoord lock run",  # ./deploy.sh is the reader's
+)
+"""Beginnings of examples that are only taken apart."""
+
+TASK = "task submit echo -a message=hi --id t0123456789ab"
+WORK = "worker start --until-idle 50ms --poll 50ms"
+HELD = "lock acquire deploy --owner ci-7"
+READY = {
+    "worker list": ["worker register w1"],
+    "worker show": ["worker register w1"],
+    "worker drain": ["worker register w1"],
+    "worker heartbeat": ["worker register builder-1"],
+    "worker status": ["worker register builder-1"],
+    "worker deregister": ["worker register builder-1"],
+    "task show": [TASK],
+    "task wait": [TASK, WORK],
+    "task cancel": [TASK],
+    "task retry": [TASK, "task cancel t0123456789ab"],
+    "task logs": [TASK, WORK],
+    "lock renew": [HELD],
+    "lock release": [HELD],
+    "lock show": [HELD],
+    "lock force-unlock": [HELD],
+    "memory get": ["memory set color blue"],
+    "memory delete": ["memory set color blue"],
+}
+"""What must have been done before the examples of a command."""
+
+EXAMPLES = [(name, line.strip()) for name, command in commands() for line in command.epilog.splitlines()[1:]]
+
+
+def _parse(words: list[str]) -> None:
+    """Take a command line apart as ``main`` would; raises what is wrong with it."""
+    root: Any = root_command()
+    command, context = root, None
+    while hasattr(command, "get_command"):
+        context = typer.Context(command, parent=context)
+        command = command.get_command(context, words.pop(0))
+    command.make_context("example", words, parent=context)
+
+
+@pytest.mark.parametrize(("name", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
+def test_an_example_works(cli: Cli, hub: Path, name: str, line: str) -> None:
+    """Its options and arguments exist, and once what it speaks of is there it exits 0; its tasks succeed."""
+    shell, _, last = line.rpartition(" | ")
+    words = shlex.split(last.partition(" || ")[0])
+    assert "ghcoord" == words.pop(0)
+    if line.startswith(NOT_RUN):
+        _parse(words)
+        return
+    if "run.python" in words:
+        needs_program("bwrap")
+    for before in READY.get(name, []):
+        assert 0 == cli(*before.split()).code
+    piped = '{"tool": "echo", "args": {"message": "a"}}\n' if shell.startswith("printf ") else ""
+    if name == "task submit":
+        words = [word for word in words if word != "--wait"]  # the worker comes afterwards
+    done = cli(*words, stdin=piped)
+    assert 0 == done.code, done.err
+    if name == "task submit":
+        assert 0 == cli(*WORK.split()).code
+        assert ["succeeded"] == [task["state"] for task in cli("task", "list", "--json").json]

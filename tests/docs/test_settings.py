@@ -1,0 +1,66 @@
+"""``docs/settings.md`` names every setting and every variable, with the defaults of the code."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+
+from ghcoord.config import Settings, parse_settings
+from ghcoord.store.base import Capabilities
+from ghcoord.units import parse_duration
+from tests.docs.pages import ROOT, blocks
+
+PAGE = (ROOT / "docs" / "settings.md").read_text()
+ROWS = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", PAGE, re.MULTILINE))
+"""First and second column of every table."""
+
+OUTSIDE = {"XDG_STATE_HOME", "NO_COLOR"}
+"""Variables that are not ours."""
+
+
+def settings(of: Any = None, above: str = "") -> dict[str, Any]:
+    """Every setting by its dotted name, with its default."""
+    found: dict[str, Any] = {}
+    for one in fields(of := of or Settings()):
+        value = getattr(of, one.name)
+        found |= settings(value, f"{one.name}.") if is_dataclass(value) else {above + one.name: value}
+    return found
+
+
+def test_the_page_names_the_settings_that_there_are() -> None:
+    """No field of the code is missing, and no row is left over."""
+    assert set(settings()) == {name for name in ROWS if not name.isupper()}
+
+
+@pytest.mark.parametrize(("name", "default"), settings().items())
+def test_defaults_are_those_of_the_code(name: str, default: object) -> None:
+    """The second column is the dataclass's default; where the code decides later, what it decides."""
+    shown = ROWS[name]
+    if name == "poll":
+        assert default is None
+        default = Capabilities().poll_interval
+    if isinstance(default, float):
+        assert default == parse_duration(shown.replace(" ", ""))
+    elif default is None:
+        assert shown in ("none", "user@host")
+    else:
+        assert str(default) == shown.strip("`")
+
+
+def test_the_file_shown_has_every_setting() -> None:
+    """The example is a right file, names each setting, and changes no default but hub, actor and poll."""
+    (file,) = (block for block in blocks(PAGE) if block.language == "toml")
+    shown = settings(parse_settings("\n".join(file.lines)))
+    assert {"hub", "actor", "poll"} == {name for name, value in settings().items() if shown[name] != value}
+    for name in settings():
+        assert any(line.startswith(f"{name.rpartition('.')[2]} = ") for line in file.lines)
+
+
+def test_the_page_names_every_variable() -> None:
+    """Each GHCOORD_ variable that the package reads or sets is on the page, and no other."""
+    code = "".join(file.read_text() for file in (ROOT / "ghcoord").rglob("*.py"))
+    ours = set(re.findall(r"\bGHCOORD_[A-Z_]+\b", code))
+    assert ours | OUTSIDE == {name for name in ROWS if name.isupper()}
