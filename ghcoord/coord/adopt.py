@@ -96,9 +96,7 @@ def _task(data: bytes | None, path: str) -> Task | None:
         return None
 
 
-def _adopt_record(
-    tx: Tx, table: Table[Any], base: Snapshot, present: Snapshot, path: str, room: Room
-) -> Record | None:
+def _adopt_record(tx: Tx, table: Table[Any], base: Snapshot, present: Snapshot, path: str, room: Room) -> Record | None:
     """Take over what a person made of one record; returns what it is from then on."""
     space = present.space
     data = tx.read(space, path)

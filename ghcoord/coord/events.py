@@ -12,7 +12,7 @@ from ghcoord.coord.context import Context
 from ghcoord.coord.layout import FLEET, LOCKS
 from ghcoord.coord.tick import RENEWED
 from ghcoord.errors import Corrupt
-from ghcoord.model.codec import stamp
+from ghcoord.model.codec import sane, stamp
 from ghcoord.store.heads import commits
 from ghcoord.store.message import read_events, read_summary
 
@@ -71,7 +71,8 @@ def _of_space(context: Context, space: str) -> Iterator[Event]:
 def _parse(space: str, line: str) -> Event | None:
     try:
         value = json.loads(line)
-        at, kind = stamp(float(value.pop("at"))), str(value.pop("kind"))
+        seconds, kind = float(value.pop("at")), str(value.pop("kind"))
+        at = sane(stamp(seconds))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
         return None
     return Event(at, space, kind, value)

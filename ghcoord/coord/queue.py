@@ -32,6 +32,9 @@ KEPT = 1000
 MAX_SEQUENCE = 2**40
 """Places in the queue that the names of its index have room for."""
 
+HELD_BYTES = 24 * 1024 * 1024
+"""Bytes of task records that one worker holds at most; a commit takes 64 MiB on a local hub, 40 MB on GitHub."""
+
 PROMOTE_PAGE = 200
 """Ended back-offs that one transaction puts back into the queue at most."""
 
@@ -186,9 +189,14 @@ def next_due(tx: Tx) -> float | None:
 
 
 def lease(tx: Tx, worker: str, tools: Iterable[str], count: int) -> list[Task]:
-    """Lease the best ``count`` queued tasks of ``tools`` to ``worker``; fewer when there are fewer."""
+    """Lease the best ``count`` queued tasks of ``tools`` to ``worker``.
+
+    Fewer when there are fewer, or when all that the worker holds would no
+    longer fit into one commit: then it could not be taken back at once.
+    """
     if count <= 0:
         return []
+    room = HELD_BYTES - sum(size_of(tx, task) for task in leased_to(tx, worker))
     promote_due(tx)
     present = set(tx.names(FLEET, layout.READY))
     classes = sorted({layout.ready_class(tool) for tool in tools} & present)
@@ -201,6 +209,9 @@ def lease(tx: Tx, worker: str, tools: Iterable[str], count: int) -> list[Task]:
         if task is None or layout.index_path(task) != path:
             stray.append(path)
         else:
+            room -= size_of(tx, task)
+            if room < 0:
+                break
             chosen.append(task)
     for path in stray:
         tx.delete(FLEET, path)
@@ -277,6 +288,11 @@ def give_back(tx: Tx, task_id: str, worker: str, token: int, reason: str) -> boo
     put(tx, [(held, model.give_back(held, reason[:500], now=tx.now))])
     tx.event(FLEET, "task given back", task=task_id, worker=worker, reason=reason)
     return True
+
+
+def size_of(tx: Tx, task: Task) -> int:
+    """Bytes of a task's record."""
+    return len(tx.read(FLEET, TASK_TABLE.path(task.id)) or b"")
 
 
 def leased_to(tx: Tx, worker: str) -> list[Task]:

@@ -95,14 +95,22 @@ class Recovery:
     def recover_dead(self, judge: Judge) -> dict[str, Recovered]:
         """Recover every worker that ``judge`` calls dead, and leases whose worker is offline or gone.
 
-        What a daemon does all the time; returns what was taken, by worker.
+        What a daemon does all the time; returns what was taken, by worker.  What
+        would be too much for one commit is left to the next call.
         """
 
         def run(tx: Tx) -> dict[str, Recovered]:
             workers = {worker.id: worker for worker in WORKER_TABLE.all(tx, FLEET)}
             dead = {w.id for w in workers.values() if w.alive and judge(worker_key(w.id), w.lease, tx.now)}
             dead |= {name for name in queue.holders(tx) if name not in workers or not workers[name].alive}
-            return {name: _recover(tx, name, workers.get(name)) for name in sorted(dead)}
+            recovered: dict[str, Recovered] = {}
+            room = queue.HELD_BYTES
+            for name in sorted(dead):
+                room -= sum(queue.size_of(tx, task) for task in queue.leased_to(tx, name))
+                if recovered and room < 0:
+                    break
+                recovered[name] = _recover(tx, name, workers.get(name))
+            return recovered
 
         return self._context.transact((FLEET, LOCKS), run)
 
@@ -115,7 +123,8 @@ class Recovery:
         if stale_after is not None:
             self._threshold(self._scan(), stale_after)
             limit = stale_after
-        self.recover_dead(self._context.judge())
+        while self.recover_dead(self._context.judge()):
+            pass
         return self._remove_gone(limit)
 
     def _remove_gone(self, limit: float) -> int:

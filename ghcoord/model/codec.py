@@ -30,13 +30,14 @@ _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)
 
 
-def _sane(moment: datetime) -> datetime:
+def sane(moment: datetime) -> datetime:
+    """``moment`` if it can be shown in every time zone and counted with; raises ``ValueError``."""
     if not _FIRST <= moment <= _LAST:
         raise ValueError("the date is not between 1970 and 9999-12-30")
     return moment
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_sane)]
+Moment = Annotated[AwareDatetime, AfterValidator(sane)]
 """A point in time that can be shown in every time zone and counted with."""
 
 Number = Annotated[int, Field(ge=0, le=MAX_NUMBER)]

@@ -114,7 +114,7 @@ class Progress(_Part):
     fraction: float | None = Field(default=None, ge=0, le=1)
     message: str = ""
     tail: str = ""
-    seen: int = Field(default=0, ge=0)
+    seen: Number = 0
     at: Moment
 
 

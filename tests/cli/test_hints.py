@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,17 @@ pytestmark = pytest.mark.usefixtures("hub")
 START = "no worker that runs 'echo' is alive: start one with 'ghcoord worker start'\n"
 
 
-def _until(cli: Cli, *line: str, says: str) -> None:
-    deadline = time.monotonic() + 20
-    while says not in cli(*line).out:
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _worker() -> subprocess.Popen[bytes]:
+    """A worker that has just been started, and ends when there is no more to do."""
+    line = command("worker", "start", "--until-idle", "100ms", "--poll", "50ms")
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
 
 
 def test_a_task_that_nobody_runs(cli: Cli) -> None:
@@ -51,6 +58,29 @@ def test_a_task_that_somebody_runs(cli: Cli, hub: Path) -> None:
     assert "'shell'" in cli("task", "submit", "shell").err
     cli("worker", "drain", "w1")
     assert START == cli("task", "submit", "echo").err
+
+
+def test_a_wait_gives_workers_time_to_start(cli: Cli) -> None:
+    """The hint of a wait is for one that takes long: nothing is said when a worker comes soon."""
+    starting = _worker()
+    done = cli("task", "submit", "echo", "-a", "message=hi", "--wait")
+    assert (0, "hi\n", "") == (done.code, done.out, done.err)
+    assert 0 == starting.wait(20)
+
+
+def test_a_batch_that_nobody_runs_says_so_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said while its first task is waited for is not said again for the next."""
+    monkeypatch.setattr("ghcoord.faces.cli.task.SOON", 0.0)
+    starting = _worker()
+    try:
+        lines = '{"tool": "echo", "args": {"message": "a"}}\n{"tool": "build"}\n'
+        done = cli("task", "submit", "--batch", "-", "--wait", "--wait-timeout", "2s", stdin=lines)
+    finally:
+        starting.kill()
+        starting.wait()
+    assert 9 == done.code
+    other = "no worker that runs 'build' is alive: start the program that registers it\n"
+    assert other + START == done.err.partition("error: ")[0]
 
 
 def test_an_ended_task_needs_no_worker(cli: Cli) -> None:
@@ -108,20 +138,20 @@ def test_a_busy_worker_says_that_it_drains(cli: Cli, tmp_path: Path) -> None:
     )
     for name in ("t1", "t2", "t3"):
         cli("task", "submit", "nap", "--id", name)
-    worker = subprocess.Popen(
-        [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    )
+    said = tmp_path / "said"
+    with said.open("w") as file:
+        worker = subprocess.Popen(
+            [sys.executable, str(program)], stdout=subprocess.DEVNULL, stderr=file, env=environment()
+        )
     try:
-        _until(cli, "worker", "show", "w1", says="2 of 2 slots")
+        _until(lambda: "2 of 2 slots" in cli("worker", "show", "w1").out)
         worker.send_signal(signal.SIGINT)
-        assert worker.stderr is not None
-        assert any("draining: 2 tasks still running; a second signal stops them" in line for line in worker.stderr)
+        _until(lambda: "draining: 2 tasks still running; a second signal stops them\n" in said.read_text())
         worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=20)
+        assert 0 == worker.wait(20)
     finally:
         worker.kill()
         worker.wait()
-    assert 0 == worker.returncode
 
 
 def test_a_watch_on_a_terminal_says_that_it_watches(hub: Path) -> None:

@@ -65,11 +65,11 @@ def test_following_the_logs(world: World) -> None:
             world.runtime.sleep(5)
             daemon.beat(said=(said(task, tail, 0.5, seen),))
         world.runtime.sleep(5)
-        daemon.report(task, TaskResult(success=True, data={"stdout": "two\nthree\nfour", "stderr": "warn\n"}))
+        daemon.report(task, TaskResult(success=True, data={"stdout": "one\ntwo\nthree\nfour", "stderr": "warn\n"}))
 
     world.runtime.spawn(work, "worker")
     assert ["one\n", "two\n", "three\n", "four\nwarn\n"] == list(hub.tasks.logs("t1", follow=True, timeout=60))
-    assert ["two\nthree\nfour\nwarn\n"] == list(hub.tasks.logs("t1"))
+    assert ["one\ntwo\nthree\nfour\nwarn\n"] == list(hub.tasks.logs("t1"))
 
 
 def test_logs_of_what_says_nothing(hub: Hub) -> None:
@@ -181,7 +181,9 @@ def test_a_worker_is_told_of_others(world: World) -> None:
     assert "active" == getattr(hub.workers.get("w1"), "status", None)
 
 
-@pytest.mark.parametrize("state", ["leased", *(pytest.param(s, marks=pytest.mark.slow) for s in ("failed", "succeeded"))])
+@pytest.mark.parametrize(
+    "state", ["leased", *(pytest.param(state, marks=pytest.mark.slow) for state in ("failed", "succeeded"))]
+)
 def test_no_directory_gets_large(world: World, state: str) -> None:
     """With thousands of tasks in any state, even if they failed together, no directory has many entries."""
     total = 3300

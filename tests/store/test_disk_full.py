@@ -28,14 +28,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes fail with one line and exit code 7 while the disk is full; what was acknowledged is there, fsck is clean."""
+    """While the disk is full, writes fail with one line and exit code 7; what was acknowledged is there."""
     monkeypatch.setattr("ghcoord.store.wrappers.RetryingStore.__init__.__defaults__", (0.2,))
     hub, _ = bootstrap.create(small_disk / "hub.git")
     kept: list[str] = []
-    with pytest.raises(Unavailable, match="No space left"):
+
+    def fill() -> None:
         for number in range(1000):
             hub.memory.set(f"k{number}", os.urandom(20_000).hex())
             kept.append(f"k{number}")
+
+    with pytest.raises(Unavailable, match="No space left"):
+        fill()
     failed = call(small_disk / "hub.git", "memory", "set", "big", os.urandom(50_000).hex())
     assert 7 == failed.returncode
     assert 1 == len(failed.stderr.splitlines())
@@ -44,6 +48,8 @@ def test_a_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.memory.set("after", 1)
     assert {*kept, "after"} == set(hub.memory.list())
     hub.close()
-    done = subprocess.run(["git", "-C", str(small_disk / "hub.git"), "fsck", "--strict"], capture_output=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(small_disk / "hub.git"), "fsck", "--strict"], capture_output=True, check=False
+    )
     assert 0 == done.returncode, done.stderr
     assert [] == [p for p in (small_disk / "hub.git").rglob("*") if p.name.endswith((".lock", ".tmp"))]

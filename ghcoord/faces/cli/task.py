@@ -23,6 +23,9 @@ app = group("Submit tasks and follow them.")
 
 STATES = ("queued", "leased", "failed", "succeeded", "dead", "cancelled")
 
+SOON = 3.0
+"""Seconds of waiting before it is said that no worker is alive: one may just be starting."""
+
 Id = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
 
 
@@ -104,8 +107,7 @@ def submit(
             respond(views.task_view(task), lambda: say(task.id))
             say_unserved(hub, [task])
             return
-        say_unserved(hub, [task])
-        ended = _await(hub, task.id, patience)
+        ended = _await(hub, task.id, patience, [task])
     _report_end(ended)
 
 
@@ -120,26 +122,34 @@ def _submit_batch(file: str, options: dict[str, Any], batch_id: str | None, pati
             named = f" as batch {batch_id}" if batch_id is not None else ""
             look = "'ghcoord task list' shows them, --json prints their ids"
             respond(report, lambda: say(f"{len(ids)} tasks submitted{named}: {look}"))
-        say_unserved(hub, made)
-        if patience is None:
+            say_unserved(hub, made)
             return
         deadline = hub.runtime.monotonic() + patience
-        ended = [_await(hub, task_id, max(0.0, deadline - hub.runtime.monotonic())) for task_id in ids]
+        ended = [_await(hub, task_id, max(0.0, deadline - hub.runtime.monotonic()), made) for task_id in ids]
     states = {state: sum(task.state == state for task in ended) for state in ("succeeded", "dead", "cancelled")}
     respond({**report, **states}, lambda: say(", ".join(f"{count} {state}" for state, count in states.items())))
     if states["succeeded"] < len(ended):
         raise typer.Exit(8)
 
 
-def _await(hub: Hub, task_id: str, timeout: float | None) -> Task:
-    """The task once it has ended, however it did; raises ``WaitTimeout``, ``NotFound``."""
+def _await(hub: Hub, task_id: str, timeout: float, unserved: list[Task]) -> Task:
+    """The task once it has ended, however it did; raises ``WaitTimeout``, ``NotFound``.
+
+    When that takes a while, says once which of ``unserved`` no worker runs, and empties it.
+    """
+    soon = min(SOON, timeout)
     try:
-        hub.tasks.wait(task_id, timeout)
+        try:
+            hub.tasks.wait(task_id, soon)
+        except WaitTimeout:
+            say_unserved(hub, unserved)
+            unserved.clear()
+            hub.tasks.wait(task_id, timeout - soon)
     except TaskFailed:
         pass  # it was cancelled before it ran: the record says so
     except WaitTimeout:
         state = _need(hub, task_id).state
-        raise WaitTimeout(f"task {task_id} is still {state} after {format_duration(timeout or 0.0)}") from None
+        raise WaitTimeout(f"task {task_id} is still {state} after {format_duration(timeout)}") from None
     return _need(hub, task_id)
 
 
@@ -284,8 +294,7 @@ def wait(
       ghcoord task wait t0123456789ab --timeout 5m
     """
     with open_hub() as hub:
-        say_unserved(hub, [_need(hub, task_id)])
-        ended = _await(hub, task_id, timeout)
+        ended = _await(hub, task_id, timeout, [_need(hub, task_id)])
     _report_end(ended)
 
 
