@@ -68,6 +68,7 @@ def test_a_wait_gives_workers_time_to_start(cli: Cli) -> None:
     assert 0 == starting.wait(20)
 
 
+@pytest.mark.slow
 def test_a_batch_that_nobody_runs_says_so_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said while its first task is waited for is not said again for the next."""
     monkeypatch.setattr("ghcoord.faces.cli.task.SOON", 0.0)

@@ -78,8 +78,8 @@ def drained(reading: int) -> bytes:
 @pytest.mark.parametrize(
     ("spaces", "born", "torn"),
     [
-        pytest.param(("fleet",), False, True, id="one old, torn writes"),
-        pytest.param(("fleet", "locks"), True, False, id="two new, between calls"),
+        pytest.param(("fleet",), False, True, id="one old, torn writes", marks=pytest.mark.slow),
+        pytest.param(("fleet", "locks"), True, False, id="two new, between calls", marks=pytest.mark.slow),
         pytest.param(("fleet", "locks"), False, True, id="two old, torn writes"),
         pytest.param(("fleet",), True, False, id="one new, between calls", marks=pytest.mark.slow),
         pytest.param(("fleet",), True, True, id="one new, torn writes", marks=pytest.mark.slow),

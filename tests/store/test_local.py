@@ -352,6 +352,7 @@ print(rounds)
 """
 
 
+@pytest.mark.slow
 def test_heads_survive_pack_refs(hub: HubUnderTest, path: Path) -> None:
     """No reading misses a space or shows an older state while git moves the branches to ``packed-refs``."""
     transactor = Transactor(hub.open(), SystemRuntime())

@@ -102,6 +102,7 @@ def test_sigterm_drains(hub: Hub) -> None:
     assert all(task.failures == 0 for task in filter(None, (hub.tasks.get(t.id) for t in tasks)))
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_cancels_and_gives_back(hub: Hub) -> None:
     """The second signal stops what runs; its task is queued again and counts neither as failed nor as lost."""
     needs_program("bwrap")
@@ -142,6 +143,7 @@ def test_a_killed_worker_leaves_no_process_behind(hub: Hub) -> None:
         until(lambda: not matching("sleep 987.75"), 5)
 
 
+@pytest.mark.slow
 def test_an_idle_hub_starts_a_task_within_one_poll(hub: Hub) -> None:
     """With the default poll of one second a submitted task is leased within it (and the commit's time)."""
     with workers(hub.url, "w1"):
@@ -153,6 +155,7 @@ def test_an_idle_hub_starts_a_task_within_one_poll(hub: Hub) -> None:
             assert queued < 1.0 + 0.3
 
 
+@pytest.mark.slow
 def test_an_idle_worker_only_renews_and_hardly_uses_the_processor(hub: Hub) -> None:
     """At rest: no commit but renewals at a third of the ttl, under 1 % of a core."""
     with workers(hub.url, "w1", args=("--ttl", "6")) as [worker]:
@@ -169,6 +172,7 @@ def test_an_idle_worker_only_renews_and_hardly_uses_the_processor(hub: Hub) -> N
     assert share < 0.01
 
 
+@pytest.mark.slow
 def test_a_new_registration_of_the_id_stops_the_older_process(hub: Hub) -> None:
     """Two processes with one id: the newer goes on, the older exits with 5 and its lease is requeued."""
     needs_program("bwrap")
@@ -182,6 +186,7 @@ def test_a_new_registration_of_the_id_stops_the_older_process(hub: Hub) -> None:
             assert hub.tasks.wait(task.id, 30).success
 
 
+@pytest.mark.slow
 def test_until_idle_waits_for_back_off_and_max_runtime_ends(hub: Hub) -> None:
     """--until-idle outlasts a retry's back-off; --max-runtime drains a worker that still has work."""
     needs_program("bwrap")
