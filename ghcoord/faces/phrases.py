@@ -36,6 +36,9 @@ _PHRASES = {
     "record edited by hand": "{path} was edited by hand",
     "record deleted by hand": "{path} was deleted by hand",
     "broken record set aside": "{path} cannot be read and was set aside",
+    "broken record left in place: too many at once": "{path} cannot be read and is left in place for now",
+    "ignored: too many directories below each other": "{path} is ignored: too many directories below each other",
+    "worker record cut": "the record of {worker} was too large and was cut",
 }
 """Event kind → phrase. A token stands at the end, where :func:`ghcoord.faces.columns.fit_token` keeps it."""
 
