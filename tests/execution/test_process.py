@@ -21,22 +21,9 @@ from ghcoord.execution import process
 from ghcoord.execution.process import Capture, Completed
 from ghcoord.execution.sandbox.base import Sandbox, current_identity
 from ghcoord.execution.sandbox.none import NoSandbox
-from ghcoord.execution.sandbox.open import open_sandbox, probe
 
 RUNTIME = SystemRuntime()
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def bwrap() -> Sandbox:
-    """The sandbox of this machine; a skip where it has none, an error in CI."""
-    sandbox = open_sandbox(unsafe=False, runtime=RUNTIME)
-    if sandbox is None:
-        found = probe(RUNTIME)
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs a working bubblewrap: {found.reason}; {found.fix}")
-        pytest.skip(f"bubblewrap is not usable here: {found.reason}")
-    return sandbox
 
 
 @pytest.fixture(params=["bwrap", "none"])

@@ -29,18 +29,6 @@ RUNTIME = SystemRuntime()
 AS_ROOT = os.geteuid() == 0
 
 
-@pytest.fixture(scope="module")
-def bwrap() -> Sandbox:
-    """The sandbox of this machine; a skip where it has none, an error in CI."""
-    sandbox = open_sandbox(unsafe=False, runtime=RUNTIME)
-    if sandbox is None:
-        found = probe(RUNTIME)
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs a working bubblewrap: {found.reason}; {found.fix}")
-        pytest.skip(f"bubblewrap is not usable here: {found.reason}")
-    return sandbox
-
-
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
     """A directory that every user of the machine may enter, unlike pytest's own."""

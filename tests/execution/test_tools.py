@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import threading
@@ -18,7 +17,6 @@ from ghcoord.clock import SystemRuntime
 from ghcoord.errors import PathRefused, SandboxError, UsageError
 from ghcoord.execution.sandbox.base import Launch, Sandbox, current_identity
 from ghcoord.execution.sandbox.none import NoSandbox
-from ghcoord.execution.sandbox.open import open_sandbox, probe
 from ghcoord.execution.tools import CODE_FILE, builtin_tools, workspace_path
 from ghcoord.model.tool import Tool, ToolContext, ToolRegistry, ToolResult
 
@@ -57,18 +55,6 @@ def ctx() -> Iterator[Context]:
     (directory / "workspace").mkdir()
     yield Context(directory / "workspace")
     shutil.rmtree(directory, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def bwrap() -> Sandbox:
-    """The sandbox of this machine; a skip where it has none, an error in CI."""
-    sandbox = open_sandbox(unsafe=False, runtime=RUNTIME)
-    if sandbox is None:
-        found = probe(RUNTIME)
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs a working bubblewrap: {found.reason}; {found.fix}")
-        pytest.skip(f"bubblewrap is not usable here: {found.reason}")
-    return sandbox
 
 
 @pytest.fixture(params=["bwrap", "none"])

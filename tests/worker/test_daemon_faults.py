@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,13 @@ import ghcoord.bootstrap as bootstrap
 from ghcoord.clock import SystemRuntime
 from ghcoord.coord.tasks import Submission
 from ghcoord.errors import Unavailable
-from ghcoord.execution.worker import Summary, WorkerDaemon
+from ghcoord.execution.worker import Summary
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub
 from ghcoord.model.tool import ToolResult
 from ghcoord.store.local import REOPEN_AFTER, LocalStore
 from ghcoord.store.transact import Transactor
 from tests.processes import needs_program, until
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    opened, _ = bootstrap.create(tmp_path / "hub.git")
-    with opened:
-        yield opened
-
-
-@pytest.fixture
-def work(hub: Hub, tmp_path: Path) -> Callable[..., Summary]:
-    def run(**options: Any) -> Summary:
-        settings = {"poll": 0.05, "until_idle": 0.2, "ttl": 5.0, "workspace": tmp_path / "work", **options}
-        return WorkerDaemon(hub, settings.pop("id", "w1"), **settings).run()
-
-    return run
 
 
 def test_a_workspace_of_a_thousand_levels_is_removed(hub: Hub, work: Callable[..., Summary], tmp_path: Path) -> None:

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-import ghcoord.bootstrap as bootstrap
 from ghcoord.coord.tasks import Submission
 from ghcoord.coord.tick import Beat, Reply
 from ghcoord.errors import OutcomeUnknown
-from ghcoord.execution.worker import Summary, WorkerDaemon
+from ghcoord.execution.worker import Summary
 from ghcoord.hub import Hub
 from ghcoord.model.tool import ToolContext
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    opened, _ = bootstrap.create(tmp_path / "hub.git")
-    with opened:
-        yield opened
-
-
-@pytest.fixture
-def work(hub: Hub, tmp_path: Path) -> Callable[..., Summary]:
-    def run(**options: Any) -> Summary:
-        settings = {"poll": 0.05, "until_idle": 0.2, "ttl": 5.0, "workspace": tmp_path / "work", **options}
-        return WorkerDaemon(hub, "w1", **settings).run()
-
-    return run
 
 
 def test_a_registered_function_runs(hub: Hub, work: Callable[..., Summary]) -> None:

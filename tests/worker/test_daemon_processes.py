@@ -8,12 +8,9 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import ghcoord.bootstrap as bootstrap
 from ghcoord.coord.tasks import Submission
 from ghcoord.coord.tick import RENEWED
 from ghcoord.hub import Hub
@@ -22,13 +19,6 @@ from ghcoord.store.message import read_events
 from tests.processes import matching, needs_program, until, workers
 
 FAST = ("--ttl", "3", "--poll", "0.2s")
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    opened, _ = bootstrap.create(tmp_path / "hub.git")
-    with opened:
-        yield opened
 
 
 def registered(hub: Hub, *ids: str) -> bool:
