@@ -11,6 +11,7 @@ from ghcoord.coord.tick import Beat, Reply
 from ghcoord.errors import GhcoordError, OutcomeUnknown, WorkerReplaced
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.open import open_sandbox
+from ghcoord.execution.sandbox.orphans import end_orphans
 from ghcoord.execution.slots import Slots, key_of
 from ghcoord.execution.tools import builtin_tools
 from ghcoord.execution.workspace import Workspaces
@@ -387,4 +388,5 @@ class WorkerDaemon:
         if now >= self._next_care:
             self._next_care = now + CARE_EVERY
             self.hub.locks.tend()
+            end_orphans()
             self.hub.workers.sweep()

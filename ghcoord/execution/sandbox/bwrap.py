@@ -7,9 +7,11 @@ namespace still owns root's files.
 
 Limits stated: no seccomp filter, so the network namespace leaves AF_VSOCK open
 and the kernel's whole system call surface; no limit of memory, processor time
-or number of processes; the workspace has no quota.  A worker that is killed by SIGKILL in the 10 to 20 ms
-in which a sandbox is being set up can leave that one launch behind, sandboxed:
-the kernel tells bubblewrap of its parent's death only from then on.
+or number of processes; the workspace has no quota.  A worker that is killed by
+SIGKILL in the 10 to 20 ms in which a sandbox is being set up can leave that one
+launch behind: the kernel tells bubblewrap of its parent's death only from then
+on.  Mostly it hangs before it has run anything, and a worker of the same
+machine ends it (:mod:`ghcoord.execution.sandbox.orphans`).
 """
 
 from __future__ import annotations
