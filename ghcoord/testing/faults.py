@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from ghcoord.errors import Conflict, OutcomeUnknown, StoreError, Throttled, Unavailable
-from ghcoord.store.base import Capabilities, ChangeSet, CommitInfo, Entry, Oid, Operation, Store
+from ghcoord.store.base import ChangeSet, Oid, Operation, Store
+from ghcoord.store.wrappers import WrappedStore
 
 
 class CommitFault(enum.Enum):
@@ -33,7 +34,7 @@ THROTTLE = 5.0
 """Seconds for which a throttled request tells the client to wait."""
 
 
-class FaultyStore:
+class FaultyStore(WrappedStore):
     """``inner`` with faults: those queued by :meth:`fail_commits` and :meth:`fail_heads`, in order.
 
     ``seen`` is every state of the heads this store knows of, oldest first;
@@ -42,7 +43,7 @@ class FaultyStore:
     """
 
     def __init__(self, inner: Store, seen: list[dict[str, Oid]] | None = None) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.seen: list[dict[str, Oid]] = seen if seen is not None else [inner.heads()]
         self.requests = 0
         """Commits sent, whatever became of them."""
@@ -83,14 +84,6 @@ class FaultyStore:
         self._delayed.append(land)
 
     # -- the port
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    @property
-    def url(self) -> str:
-        return self.inner.url
 
     def heads(self) -> dict[str, Oid]:
         fault = self.next_heads_fault()
@@ -145,18 +138,3 @@ class FaultyStore:
             land_quietly()
             raise Conflict("injected: the transport sent it twice")
         return land()
-
-    def commit_info(self, oid: Oid) -> CommitInfo:
-        return self.inner.commit_info(oid)
-
-    def tree(self, oid: Oid) -> Mapping[str, Entry]:
-        return self.inner.tree(oid)
-
-    def blob(self, oid: Oid) -> bytes:
-        return self.inner.blob(oid)
-
-    def server_time(self) -> float:
-        return self.inner.server_time()
-
-    def close(self) -> None:
-        self.inner.close()
