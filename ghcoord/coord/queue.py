@@ -16,7 +16,7 @@ from ghcoord.coord.context import TASK_TABLE
 from ghcoord.coord.layout import FLEET
 from ghcoord.errors import Corrupt, InvalidName, LeaseLost, NewerSchema, TooLarge
 from ghcoord.ids import encode_component
-from ghcoord.model import task as model
+from ghcoord.model import steps as model
 from ghcoord.model.codec import MAX_RECORD, encode, to_json
 from ghcoord.model.task import State, Task, TaskResult
 from ghcoord.store.tx import Tx

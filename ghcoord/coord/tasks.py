@@ -17,7 +17,7 @@ from ghcoord.coord.layout import FLEET
 from ghcoord.coord.logs import Follower, whole_output
 from ghcoord.errors import Corrupt, InvalidName, NewerSchema, NotFound, TaskFailed, TooLarge, UsageError
 from ghcoord.ids import check_id, check_name, decode_component, new_task_id
-from ghcoord.model import task as model
+from ghcoord.model import steps as model
 from ghcoord.model.codec import check_value, stamp, to_json
 from ghcoord.model.task import ENDED, Backoff, State, Task, TaskResult
 from ghcoord.store.snapshot import Snapshot

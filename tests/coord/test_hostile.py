@@ -13,7 +13,7 @@ from ghcoord.coord.context import TASK_TABLE, put_worker
 from ghcoord.coord.tasks import MAX_PAYLOAD, Submission
 from ghcoord.coord.tick import Returned, Said
 from ghcoord.hub import Hub
-from ghcoord.model import task as model
+from ghcoord.model import steps as model
 from ghcoord.model.codec import MAX_RECORD, encode, to_json
 from ghcoord.model.task import State, Task, TaskResult
 from ghcoord.store.inmemory import MemoryStore

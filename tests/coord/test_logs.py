@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ghcoord.coord.logs import Follower, whole_output
-from ghcoord.model import task as model
+from ghcoord.model import steps as model
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import Progress, Task, TaskResult
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ghcoord.errors import Corrupt, NewerSchema, TooLarge, UsageError
-from ghcoord.model import task as model
+from ghcoord.model import steps as model
 from ghcoord.model.codec import (
     FORMAT,
     MAX_DEPTH,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ghcoord.errors import IllegalTransition, LeaseLost
-from ghcoord.model import task as model
+from ghcoord.model import steps as model
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import (
     ENDED,

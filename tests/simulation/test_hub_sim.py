@@ -297,7 +297,7 @@ def test_an_unchecked_fence_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_late_result_let_through_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: whoever reports a result for a leased task is believed."""
-    from ghcoord.model import task as task_model
+    from ghcoord.model import steps as task_model
 
     def believe(task: Task | None, task_id: str, worker: str, token: int) -> Task:
         if task is None or task.state is not State.LEASED:
