@@ -12,9 +12,18 @@ import json
 from itertools import islice
 from typing import Any
 
-from ghcoord.coord import layout, queue
-from ghcoord.coord.context import FENCE_TABLE, KEY_TABLE, LOCK_TABLE, TASK_TABLE, WORKER_TABLE
+from ghcoord.coord import layout, memory_index
+from ghcoord.coord.context import (
+    FENCE_TABLE,
+    KEY_TABLE,
+    LOCK_STATS_TABLE,
+    LOCK_TABLE,
+    PATH_TABLE,
+    TASK_TABLE,
+    WORKER_TABLE,
+)
 from ghcoord.coord.layout import FLEET, namespace_of
+from ghcoord.coord.queue import rebuild, records
 from ghcoord.coord.table import Table
 from ghcoord.errors import Corrupt, NewerSchema, TooLarge
 from ghcoord.ids import encode_component
@@ -43,6 +52,9 @@ NOTE = ".reason.json"
 MAX_LOOK_BACK = 100
 """Commits by people that are searched for a record's last readable version."""
 
+_DERIVED = (layout.INDEX, layout.QUEUE_RECORD, layout.GATES)
+"""What follows from the tasks' records; made anew when a person has touched it."""
+
 
 class Room:
     """What one commit has room for."""
@@ -63,7 +75,7 @@ def tables_of(space: str) -> list[Table[Any]]:
     if space == FLEET:
         return [TASK_TABLE, WORKER_TABLE]
     if space == layout.LOCKS:
-        return [LOCK_TABLE]
+        return [LOCK_TABLE, PATH_TABLE, LOCK_STATS_TABLE]
     return [KEY_TABLE, FENCE_TABLE] if namespace_of(space) is not None else []
 
 
@@ -71,18 +83,23 @@ def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
     """Take over what people changed in ``space`` between ``base`` and ``present``."""
     room = Room()
     tasks: list[tuple[Task | None, Task | None]] = []
+    keys: list[str] = []
     for table in tables_of(space):
         deep: list[str] = []
         for path, _, _ in diff(base.store, base, present, table.folder, levels=LEVELS, too_deep=deep.append):
             now = _adopt_record(tx, table, base, present, path, room)
             if table is TASK_TABLE:
                 tasks.append((_task(base.read(path), path), now if isinstance(now, Task) else None))
+            elif table is KEY_TABLE:
+                keys.append(path)
         for path in deep:
             tx.event(space, "ignored: too many directories below each other", path=_printable(path[:500]))
-    if space == FLEET and (base.head is None or _differs(base, present, layout.INDEX, layout.QUEUE_RECORD)):
-        queue.rebuild(tx)
+    if space == FLEET and (base.head is None or _differs(base, present, *_DERIVED)):
+        rebuild.rebuild(tx)
     elif tasks:
-        queue.reindex(tx, tasks)
+        records.reindex(tx, tasks)
+    elif namespace_of(space) is not None:
+        memory_index.follow(tx, space, base, present, keys)
 
 
 def _differs(base: Snapshot, present: Snapshot, *paths: str) -> bool:

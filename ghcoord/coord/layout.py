@@ -6,39 +6,76 @@ holds one empty file a task, named so that sorting the names sorts the queue.
 
 from __future__ import annotations
 
-from datetime import datetime
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from ghcoord.errors import InvalidName
 from ghcoord.ids import check_id, check_name, decode_component, encode_component, fan_out
-from ghcoord.model.task import State, Task
+from ghcoord.model.codec import ms_of
+from ghcoord.model.requirements import Need
+from ghcoord.model.task import TIMED, State, Task
 
 FLEET = "fleet"
 LOCKS = "locks"
 META = "meta"
+AUDIT = "audit"
 MEMORY_PREFIX = "memory/"
 DEFAULT_NAMESPACE = "global"
 MAX_NAMESPACE = 60
 """Longest namespace in characters; one whose ref component would not be reversible is too long as well."""
 
 HUB_RECORD = "hub.json"
+SETTINGS_RECORD = "settings.json"
 README = "README.md"
 QUEUE_RECORD = "queue.json"
 BROKEN = "broken"
 TASKS = "tasks"
 WORKERS = "workers"
 LOCK_RECORDS = "locks"
+LOCK_STATS = "stats"
+PATH_CLAIMS = "paths"
 KEYS = "keys"
 FENCES = "fences"
 INDEX = "index"
 READY = "index/ready"
+ASSIGNED = "index/assigned"
+GATED = "index/gated"
 LEASED = "index/leased"
-BACKING_OFF = "index/backing-off"
+BLOCKED = "index/blocked"
 ENDED = "index/ended"
+CALLS = "calls"
+DUE = "index/due"
+SCHEDULED = "index/due/scheduled"
+BACKING_OFF = "index/due/backing-off"
+PREFERRED = "index/due/preferred"
+REOPENING = "index/due/gates"
+FORGETTING = "index/due/windows"
+FIRING = "index/due/schedules"
+DEPENDENTS = "index/dependents"
+RELEASING = "index/releasing"
+UNIQUE = "index/unique"
+SCHEDULES = "schedules"
+GATES = "gates"
+QUEUE_INDEX = (READY, ASSIGNED, GATED, LEASED, BLOCKED, ENDED, SCHEDULED, BACKING_OFF, PREFERRED, REOPENING, FORGETTING)
+"""The folders that follow from the tasks' records and from the gates."""
+
+BEHIND_GATES = "+gated"
+"""Folder of ``index/assigned/WORKER`` with its tasks that wait in the line of a key; no class is called so."""
+EXPIRY = "expiry"
+NAMESPACE_RECORD = "namespace.json"
+
+MAX_CLASS = 180
+"""Longest name of a line of tasks with equal needs."""
+
+_NUMBERED = re.compile(r"t(0|[1-9][0-9]{0,10})", re.ASCII)
 
 MARKER = b"{}\n"
 """Content of index files: the same for all, so that it is stored once."""
 
-RECORD_FOLDERS = {FLEET: (TASKS, WORKERS), LOCKS: (LOCK_RECORDS,), META: ()}
+RECORD_FOLDERS = {FLEET: (TASKS, WORKERS), LOCKS: (LOCK_RECORDS, PATH_CLAIMS, LOCK_STATS), META: ()}
 """Folders of records by space; a memory space has ``keys`` and ``fences``."""
 
 
@@ -63,8 +100,23 @@ def _record(folder: str, name: str) -> str:
     return f"{folder}/{first}/{second}/{encode_component(name)}.json"
 
 
+def numbered(name: str) -> int | None:
+    """The number in an id such as ``t1042``, which ghcoord makes; ``None`` for every other name."""
+    return int(name[1:]) if _NUMBERED.fullmatch(name) else None
+
+
+def _spread(name: str) -> str:
+    """One of 256 folders for ``name``: neighbours by number share theirs, other names are evenly spread."""
+    number = numbered(name)
+    return fan_out(name)[0] if number is None else f"{number >> 10 & 255:02x}"
+
+
 def task_path(task_id: str) -> str:
-    return _record(TASKS, check_id(task_id, "task id"))
+    """Numbered tasks lie in blocks of 256, so that a batch changes few directories; others are spread."""
+    number = numbered(task_id)
+    if number is None:
+        return _record(TASKS, check_id(task_id, "task id"))
+    return f"{TASKS}/t/{number >> 16:06x}/{number >> 8 & 255:02x}/{task_id}.json"
 
 
 def worker_path(worker_id: str) -> str:
@@ -75,17 +127,108 @@ def lock_path(name: str) -> str:
     return _record(LOCK_RECORDS, check_name(name, "lock name"))
 
 
+def lock_stats_path(name: str) -> str:
+    return _record(LOCK_STATS, check_name(name, "lock name"))
+
+
+def path_claim_path(token: str) -> str:
+    return _record(PATH_CLAIMS, check_id(token, "token"))
+
+
 def key_path(key: str) -> str:
     return _record(KEYS, check_name(key, "key"))
+
+
+def key_of(path: str) -> str | None:
+    """The key whose record lies at ``path``; ``None`` where only the record knows it."""
+    return decode_component(path.rpartition("/")[2].removesuffix(".json"))
 
 
 def fence_path(lock: str) -> str:
     return _record(FENCES, check_name(lock, "lock name"))
 
 
-def ready_class(tool: str) -> str:
-    """The requirements class of tasks for ``tool``: workers read only the classes they serve."""
-    return encode_component(tool)
+def schedule_path(name: str) -> str:
+    return _record(SCHEDULES, check_id(name, "schedule name"))
+
+
+def unique_path(digest: str) -> str:
+    """Which tasks have the unique key of ``digest``."""
+    return f"{UNIQUE}/{digest[:2]}/{digest[2:4]}/{digest}.json"
+
+
+def dependents_top(task_id: str, success: bool) -> str:
+    """Where the tasks lie that wait for ``task_id``: for its success, or for its end however it comes."""
+    number = numbered(task_id)
+    block = "/".join(fan_out(task_id)) if number is None else f"t/{number >> 16:06x}/{number >> 8 & 255:02x}"
+    return f"{DEPENDENTS}/{block}/{task_id}/{'success' if success else 'end'}"
+
+
+def dependent_path(task_id: str, dependent: str, success: bool) -> str:
+    """That ``dependent`` waits for ``task_id``."""
+    return f"{dependents_top(task_id, success)}/{_spread(dependent)}/{dependent}"
+
+
+def releasing_path(task_id: str) -> str:
+    """That ``task_id`` has ended and those who wait for it are still to be told."""
+    return f"{RELEASING}/{_spread(task_id)}/{task_id}"
+
+
+def gate_path(key: str) -> str:
+    """The record of the gate of a concurrency or rate key."""
+    return gate_at(encode_component(key))
+
+
+def gate_at(component: str) -> str:
+    """As :func:`gate_path`, from the key's encoded name."""
+    return f"{GATES}/{fan_out(component)[0]}/{component}.json"
+
+
+def gated_top(key: str) -> str:
+    """Where the tasks of a key wait in line."""
+    component = encode_component(key)
+    return f"{GATED}/{fan_out(component)[0]}/{component}"
+
+
+@lru_cache(4096)
+def class_of(need: Need) -> str:
+    """The name of the line for ``need``: ``build``, ``build+make``, ``train@c=4,m=2048,gpu,os%3dlinux``.
+
+    Type, tool where it is another, cores, MiB, capabilities.  One that would be
+    longer than a file system takes is cut and ends in ``%-`` and a digest.
+    """
+    name = encode_component(need.type)
+    if need.tool != need.type:
+        name += "+" + encode_component(need.tool)
+    parts = [f"{sign}={value}" for sign, value in (("c", need.cpu_cores), ("m", need.memory_mb)) if value]
+    parts += map(encode_component, need.capabilities)
+    if parts:
+        name += "@" + ",".join(parts)
+    if len(name) <= MAX_CLASS:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return f"{name[: MAX_CLASS - 34]}%-{digest}"
+
+
+@lru_cache(4096)
+def parse_need(component: str) -> Need | None:
+    """The need behind a line's name; ``None`` where only its tasks know it, and for names that are not ours."""
+    name, _, rest = component.partition("@")
+    kind, _, tool = name.partition("+")
+    type_name = decode_component(kind)
+    tool_name = decode_component(tool) if tool else type_name
+    least = {"c": 0, "m": 0}
+    capabilities = []
+    for part in rest.split(",") if rest else ():
+        sign, equals, value = part.partition("=")
+        if equals and sign in least and value.isascii() and value.isdigit() and len(value) <= 16:
+            least[sign] = int(value)
+        else:
+            capabilities.append(decode_component(part))
+    if type_name is None or tool_name is None or None in capabilities:
+        return None
+    need = Need(type_name, tool_name, least["c"], least["m"], tuple(filter(None, capabilities)))
+    return need if class_of(need) == component else None
 
 
 def _sequenced(folder: str, sequence: int, task_id: str) -> str:
@@ -93,28 +236,98 @@ def _sequenced(folder: str, sequence: int, task_id: str) -> str:
     return f"{folder}/{sequence >> 16:06x}/{sequence >> 8 & 255:02x}/{sequence & 255:02x}-{task_id}"
 
 
-def index_path(task: Task) -> str:
-    """The index file of ``task`` in its present state."""
+def assigned_top(worker_id: str) -> str:
+    """Where queued tasks that are meant for one worker lie."""
+    return f"{ASSIGNED}/{encode_component(worker_id)}"
+
+
+def leased_top(worker_id: str) -> str:
+    """Where the tasks lie that one worker holds."""
+    return f"{LEASED}/{encode_component(worker_id)}"
+
+
+def line_path(task: Task) -> str:
+    """Where workers look for the queued ``task``; one behind a gate is there only as the head of its line."""
+    top = READY if task.assigned is None else assigned_top(task.assigned.worker)
+    return _sequenced(f"{top}/{class_of(task.need)}/{9 - task.priority}", task.sequence, task.id)
+
+
+def waiting_path(key: str, line: str) -> str:
+    """Where a task whose ``line_path`` is ``line`` waits behind the gate of ``key``."""
+    return f"{gated_top(key)}/{line.removeprefix(INDEX + '/')}"
+
+
+def index_paths(task: Task) -> tuple[str, ...]:
+    """The index files of ``task`` in its present state."""
     if task.state is State.QUEUED:
-        return _sequenced(f"{READY}/{ready_class(task.tool)}/{9 - task.priority}", task.sequence, task.id)
+        return tuple(_queued_paths(task))
     if task.state is State.LEASED and task.lease is not None:
-        first, _ = fan_out(task.id)
-        return f"{LEASED}/{encode_component(task.lease.worker)}/{first}/{task.id}"
-    if task.state is State.FAILED and task.due_at is not None:
-        return due_path(task.due_at, task.id)
-    return _sequenced(f"{ENDED}/{task.state}", task.sequence, task.id)
+        block = f"{task.sequence >> 8 & 255:02x}"
+        return (f"{leased_top(task.lease.worker)}/{block}/{task.sequence:010x}-{task.id}",)
+    if task.state is State.BLOCKED:
+        return (_sequenced(BLOCKED, task.sequence, task.id),)
+    if task.state in TIMED and task.due_at is not None:
+        folder = SCHEDULED if task.state is State.SCHEDULED else BACKING_OFF
+        return (due_path(folder, task.due_at.timestamp(), task.id),)
+    return (_ended_path(task),)
 
 
-def due_path(due_at: datetime, task_id: str) -> str:
-    """``folder/aaaaaaa/bbb/ff/ccc-id``: 2²⁰ ms, 2¹⁰ ms, a fan-out for those that failed together, and the rest."""
-    ms = int(due_at.timestamp() * 1000)
-    first, _ = fan_out(task_id)
-    return f"{BACKING_OFF}/{ms >> 20:07x}/{ms >> 10 & 1023:03x}/{first}/{ms & 1023:03x}-{task_id}"
+def _queued_paths(task: Task) -> Iterator[str]:
+    line = line_path(task)
+    yield line if task.limit is None else waiting_path(task.limit.key, line)
+    if task.assigned is not None:
+        if task.limit is not None:
+            yield _sequenced(f"{assigned_top(task.assigned.worker)}/{BEHIND_GATES}", task.sequence, task.id)
+        if task.assigned.until is not None:
+            yield due_path(PREFERRED, task.assigned.until.timestamp(), task.id)
 
 
-def due_at(block: str, part: str = "0", name: str = "0") -> float | None:
-    """The second at which a back-off index entry, or a folder of them, begins; ``None`` for names that are not ours."""
+def _ended_path(task: Task) -> str:
+    """By the time it ended: 2³², 2²⁴, 2¹⁶ and 2⁸ ms, a fan-out for those that ended together, and the rest."""
+    ms = ms_of((task.ended_at or task.created_at).timestamp())
+    blocks = f"{ms >> 32:04x}/{ms >> 24 & 255:02x}/{ms >> 16 & 255:02x}/{ms >> 8 & 255:02x}"
+    fan = f"{task.sequence >> 10 & 255:02x}"
+    return f"{ENDED}/{task.state}/{blocks}/{fan}/{ms & 255:02x}-{task.sequence:010x}-{task.id}"
+
+
+def due_path(folder: str, at: float, name: str) -> str:
+    """``folder/aaaaa/bbb/ccc/ddd/ff/name``: 2³⁰, 2²⁰, 2¹⁰ and 1 ms, and a fan-out for what is due together."""
+    ms = ms_of(at)
+    blocks = f"{ms >> 30:05x}/{ms >> 20 & 1023:03x}/{ms >> 10 & 1023:03x}/{ms & 1023:03x}"
+    return f"{folder}/{blocks}/{_spread(name)}/{name}"
+
+
+def expiry_path(ends: datetime, key: str) -> str:
+    """``expiry/aaaaa/bbb/ccc/xx/yy/KEY``: the second at which a value ends (2²⁰, 2¹⁰ and 1 s), then as in ``keys``."""
+    second = int(ends.timestamp())
+    where = key_path(key).removeprefix(KEYS).removesuffix(".json")
+    return f"{EXPIRY}/{second >> 20:05x}/{second >> 10 & 1023:03x}/{second & 1023:03x}{where}"
+
+
+def expiry_second(block: str, part: str = "0", second: str = "0") -> int | None:
+    """The second at which a folder of ``expiry`` begins; ``None`` for names that are not ours."""
     try:
-        return ((int(block, 16) << 20) + (int(part, 16) << 10) + int(name.partition("-")[0], 16)) / 1000
+        return (int(block, 16) << 20) + (int(part, 16) << 10) + int(second, 16)
     except ValueError:
         return None
+
+
+def due_at(*blocks: str) -> float | None:
+    """The second at which a folder of due things begins, from the one to four levels of its path.
+
+    ``None`` for names that are not ours.
+    """
+    try:
+        return sum(int(block, 16) << shift for block, shift in zip(blocks, (30, 20, 10, 0), strict=False)) / 1000
+    except ValueError:
+        return None
+
+
+def calls_folder(ms: int) -> str:
+    """``calls/2026/11/21/10/07``: the minute, UTC, of a time in milliseconds."""
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime(f"{CALLS}/%Y/%m/%d/%H/%M")
+
+
+def calls_path(ms: int, suffix: str) -> str:
+    """The file of the tool calls that one process flushed at ``ms``; ``suffix`` tells processes apart."""
+    return f"{calls_folder(ms)}/{ms}-{suffix}.jsonl"

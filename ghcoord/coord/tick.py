@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ghcoord.coord import queue
 from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
-from ghcoord.coord.layout import FLEET, QUEUE_RECORD
+from ghcoord.coord.layout import FLEET
+from ghcoord.coord.queue import counts, leasing, records, upkeep
 from ghcoord.errors import Corrupt, NewerSchema, WorkerReplaced
 from ghcoord.model import worker as model
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import Progress, State, Task, TaskResult
-from ghcoord.model.worker import Worker, WorkerStatus
+from ghcoord.model.worker import Health, Worker, WorkerStatus
 from ghcoord.store.tx import Tx
 
 RENEWED = "worker renewed"
@@ -24,11 +24,12 @@ RENEWED = "worker renewed"
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A task's end, under the lease that it ran with."""
+    """A task's end, under the lease that it ran with; its ``type`` is remembered of the worker."""
 
     task_id: str
     token: int
     result: TaskResult
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,10 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a worker wants of one tick. ``want`` is how many more tasks it can take now."""
+    """What a worker wants of one tick.
+
+    ``want`` is how many more tasks it can take now; ``health`` is published when there is anything to commit.
+    """
 
     worker_id: str
     token: int
@@ -68,6 +72,7 @@ class Beat:
     finished: Sequence[Finished] = ()
     returned: Sequence[Returned] = ()
     said: Sequence[Said] = ()
+    health: Health | None = None
 
 
 @dataclass(slots=True)
@@ -77,7 +82,8 @@ class Reply:
     ``held`` maps the tasks that the hub says this worker holds to their tokens.
     ``lost`` says why the registration is no longer this worker's; ``replaced``
     that a newer one of the same id exists.  ``elsewhere`` counts tasks leased to
-    others; ``next_due`` is when the earliest back-off ends, by the hub's clock.
+    others; ``next_due`` is when there is something to do next, by the hub's clock;
+    ``expects`` tells that tasks which were at work will go on by themselves.
     """
 
     leased: list[Task] = field(default_factory=list)
@@ -90,6 +96,7 @@ class Reply:
     elsewhere: int = 0
     renewed: bool = False
     next_due: float | None = None
+    expects: bool = False
 
 
 def beat(context: Context, beat: Beat, timeout: float = 30.0) -> Reply:
@@ -99,12 +106,9 @@ def beat(context: Context, beat: Beat, timeout: float = 30.0) -> Reply:
 
 def _beat(tx: Tx, beat: Beat) -> Reply:
     reply = Reply()
-    for one in beat.finished:
-        refusal = queue.finish(tx, one.task_id, beat.worker_id, one.token, one.result)
-        if refusal is not None:
-            reply.refused[one.task_id] = refusal
-    for back in beat.returned:
-        queue.give_back(tx, back.task_id, beat.worker_id, back.token, back.reason)
+    results = ((one.task_id, one.token, one.result) for one in beat.finished)
+    reply.refused = leasing.finish(tx, beat.worker_id, results)
+    leasing.give_back(tx, beat.worker_id, ((one.task_id, one.token, one.reason) for one in beat.returned))
     for said in beat.said:
         _progress(tx, beat.worker_id, said)
     try:
@@ -113,14 +117,16 @@ def _beat(tx: Tx, beat: Beat) -> Reply:
         reply.lost, reply.replaced = lost.message, lost.code == model.REPLACED
         return reply
     reply.drain = worker.drain_requested
+    more = upkeep.run(tx)
+    held = leasing.leased_to(tx, beat.worker_id)
     if not (beat.draining or reply.drain):
-        reply.leased = queue.lease(tx, beat.worker_id, beat.tools, beat.want)
-    held = queue.leased_to(tx, beat.worker_id)
+        reply.leased = leasing.lease(tx, worker, beat.tools, beat.want, held)
+        held += reply.leased
     reply.held = {task.id: task.lease.token for task in held if task.lease is not None}
-    leased = queue.read_counts(tx.read(FLEET, QUEUE_RECORD))["counts"].get(State.LEASED, 0)
-    reply.elsewhere = max(0, leased - len(held))
+    reply.elsewhere = max(0, counts.read(tx).states.get(State.LEASED, 0) - len(held))
     reply.cancel = [task.id for task in held if task.cancel_requested]
-    reply.next_due = queue.next_due(tx)
+    reply.next_due = tx.now if more else upkeep.next_due(tx)
+    reply.expects = more or upkeep.expects(tx)
     changed = bool(beat.finished or beat.returned or beat.said or reply.leased)
     _update(tx, worker, beat, len(held), renew=beat.renew or changed, reply=reply)
     return reply
@@ -144,18 +150,21 @@ def _update(tx: Tx, worker: Worker, beat: Beat, held: int, *, renew: bool, reply
     capacity = worker.capacity.model_copy(update={"active_tasks": held})
     if not renew and status is worker.status and capacity == worker.capacity:
         return
-    renewed = model.heartbeat(worker, now=tx.now, revision=tx.revision, status=status, capacity=capacity)
-    put_worker(tx, renewed)
+    health = beat.health if beat.health is not None else worker.health
+    changes = {"status": status, "capacity": capacity, "health": health}
+    renewed = model.heartbeat(worker, now=tx.now, revision=tx.revision, **changes)
+    ended = (one.type for one in beat.finished if one.task_id not in reply.refused)
+    put_worker(tx, model.note_types(renewed, ended))
     if not (reply.leased or beat.finished or beat.returned or beat.said):
         tx.event(FLEET, RENEWED, worker=worker.id)
     reply.renewed = True
 
 
 def _progress(tx: Tx, worker_id: str, said: Said) -> None:
-    task = queue.get(tx, said.task_id)
+    task = records.get(tx, said.task_id)
     if task is None or task.lease is None or task.lease.worker != worker_id or task.lease.token != said.token:
         return
     progress = Progress(fraction=said.fraction, message=said.message, tail=said.tail, seen=said.seen, at=stamp(tx.now))
     changed = task.model_copy(update={"progress": progress})
-    if queue.fits(changed):
-        queue.put(tx, [(task, changed)])
+    if records.fits(changed):
+        records.put(tx, [(task, changed)])

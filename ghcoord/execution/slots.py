@@ -82,6 +82,12 @@ class Slots:
             return len(self._running)
 
     @property
+    def faults(self) -> int:
+        """Faults of this machine in a row."""
+        with self._lock:
+            return self._broken
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits, runs, or is left to report."""
         with self._lock:
@@ -254,7 +260,8 @@ class Slots:
             self._returned.append(Returned(one.task.id, one.token, one.stopped_because))
             return
         record = to_record(result, duration=duration, now=self._now())
-        self._finished.append((Finished(one.task.id, one.token, record), len(record.model_dump_json())))
+        finished = Finished(one.task.id, one.token, record, one.task.need.type)
+        self._finished.append((finished, len(record.model_dump_json())))
 
     def _give_up_on(self, task: Task, reason: str) -> None:
         """Return a lease for a fault of this machine, and lease less while that goes on."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.tick import Beat, Reply
 from ghcoord.errors import GhcoordError, OutcomeUnknown, WorkerReplaced
+from ghcoord.execution.offer import collect_tools, describe, sandbox_info
+from ghcoord.execution.pulse import Pulse
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.open import open_sandbox
 from ghcoord.execution.sandbox.orphans import end_orphans
 from ghcoord.execution.slots import Slots, key_of
-from ghcoord.execution.tools import builtin_tools
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub
-from ghcoord.ids import check_id, new_suffix
+from ghcoord.ids import check_id, check_name, new_suffix
 from ghcoord.model.lease import GIVE_UP_AT, RENEW_AT, check_ttl
-from ghcoord.model.tool import Tool
-from ghcoord.model.worker import Capabilities, SandboxInfo
+from ghcoord.model.timing import grace_for, poll_for
 
 ERROR_BACKOFF = 5.0
 """Seconds to wait after an error in the loop (reference: dx:1225), less when the lease is short."""
@@ -32,6 +32,9 @@ LINGER = 0.01
 
 CARE_EVERY = 60.0
 """Seconds between removals of expired locks and long-gone workers (parity: at most once a minute)."""
+
+DUE_PAUSE = 0.01
+"""Least seconds between two ticks that do what is due: back-offs, schedules, gates (coord/queue/upkeep.py)."""
 
 STUCK_WAITING = 5.0
 """Seconds after which a task that was leased ahead and did not get a slot goes back."""
@@ -62,12 +65,14 @@ class Summary:
 class WorkerDaemon:
     """A worker: ``run()`` until told to stop.
 
-    ``slots`` tasks at a time; ``ttl`` seconds count as alive without a renewal;
+    ``slots`` tasks at a time; ``ttl`` seconds count as alive without a renewal (default: as set);
     ``poll`` seconds between looks at an idle hub (default: what suits it);
-    ``until_idle`` seconds without any work in the hub end it; ``max_runtime``
+    ``until_idle`` seconds without any work in the hub end it, whatever is
+    scheduled for later; ``max_runtime``
     seconds begin a drain.  ``grace`` seconds lie between asking a task's
-    processes to end and ending them.  The hub's registered tools run
-    in-process; ``run.python`` and ``shell`` are offered only in a sandbox, or
+    processes to end and ending them (default 1; see :mod:`ghcoord.model.timing`).
+    ``types`` are task types it serves besides its tools' names.  The hub's
+    registered tools run in-process; ``run.python`` and ``shell`` are offered only in a sandbox, or
     without one when ``unsafe_no_sandbox`` says so.  ``log`` gets (level, text).
     """
 
@@ -77,24 +82,27 @@ class WorkerDaemon:
         worker_id: str | None = None,
         *,
         slots: int = 1,
-        ttl: float = 15.0,
+        ttl: float | None = None,
         poll: float | None = None,
         until_idle: float | None = None,
         max_runtime: float | None = None,
         workspace: Path | None = None,
+        types: Collection[str] = (),
         labels: Mapping[str, str] | None = None,
         unsafe_no_sandbox: bool = False,
-        grace: float = 1.0,
+        grace: float | None = None,
         log: Log | None = None,
     ) -> None:
         self.hub = hub
         self.worker_id = check_id(worker_id or self._default_id(hub), "worker id")
         self._runtime = hub.runtime
         self._slots_wanted = slots
-        self._ttl = check_ttl(ttl)
-        self._poll = poll or hub.poll_interval
+        self._ttl = check_ttl(hub.worker_ttl(ttl))
+        self._poll = poll_for(self._ttl, hub.settings.poll if poll is None else poll, hub.poll_interval)
+        grace = grace_for(self._ttl, grace)
         self._until_idle = until_idle
         self._max_runtime = max_runtime
+        self._types = tuple(check_name(one, "task type") for one in types)
         self._labels = dict(labels or {})
         self._log = log or (lambda level, text: None)
         self._wake = self._runtime.event()
@@ -103,7 +111,7 @@ class WorkerDaemon:
         self._cancelling = False
         self._lost: Reply | None = None
         self.sandbox: Sandbox | None = open_sandbox(unsafe=unsafe_no_sandbox, runtime=self._runtime)
-        self._tools = self._collect_tools(grace)
+        self._tools = collect_tools(hub, self.sandbox, self._runtime, grace)
         self._workspaces = Workspaces(workspace)
         self._slots = Slots(
             self._runtime,
@@ -114,6 +122,7 @@ class WorkerDaemon:
             lambda: hub.now().timestamp(),
             grace,
         )
+        self._pulse = Pulse(hub, self._slots, self._workspaces.folder)
         self.summary = Summary(self.worker_id)
         self._token = 0
         self._acknowledged = 0.0
@@ -130,14 +139,6 @@ class WorkerDaemon:
         host = hub.actor.rpartition("@")[2].partition(".")[0].lower()
         clean = "".join(c if c.isalnum() and c.isascii() else "-" for c in host).strip("-")[:40] or "worker"
         return f"{clean}-{new_suffix(hub.runtime.randbits)}"
-
-    def _collect_tools(self, grace: float) -> dict[str, Tool]:
-        tools = {tool.name: tool for tool in builtin_tools(self.sandbox, self._runtime, grace=grace)}
-        for name in self.hub.tools.names():
-            tool = self.hub.tools.get(name)
-            if tool is not None:
-                tools[name] = tool
-        return tools
 
     # -- told from other threads; a signal handler starts one, since it may have interrupted the event's own lock
 
@@ -192,15 +193,14 @@ class WorkerDaemon:
 
     def _register(self) -> None:
         sent = self._runtime.monotonic()
-        machine = Capabilities(
-            cpu_cores=self.hub.machine().cpu_cores,
-            memory_mb=self.hub.machine().memory_mb,
-            supported_task_types=tuple(sorted(self._tools)),
-            labels=self._labels,
-        )
-        sandbox = SandboxInfo(driver=self.sandbox.name, tier=self.sandbox.tier) if self.sandbox is not None else None
+        sandbox = sandbox_info(self.sandbox)
         answer = self.hub.workers.register(
-            self.worker_id, capacity=self._slots_wanted, capabilities=machine, ttl=self._ttl, sandbox=sandbox
+            self.worker_id,
+            capacity=self._slots_wanted,
+            capabilities=describe(self.hub, self._tools, self._types, self._labels),
+            ttl=self._ttl,
+            sandbox=sandbox,
+            health=self._pulse.health(),
         )
         self._token, self._acknowledged = answer.token, sent
         self._seen_head = None
@@ -240,7 +240,7 @@ class WorkerDaemon:
         want = 0 if self._draining else slots.wanted()
         head = self.hub.heads().get(FLEET)
         due = self._next_due is not None and self.hub.now().timestamp() >= self._next_due
-        if head != self._seen_head or finished or returned or said or renew or (due and want):
+        if head != self._seen_head or finished or returned or said or renew or due:
             request = Beat(
                 self.worker_id,
                 self._token,
@@ -251,6 +251,7 @@ class WorkerDaemon:
                 finished=finished,
                 returned=returned,
                 said=said,
+                health=self._pulse.health(),
             )
             self._send(request, head)
         self._care()
@@ -265,6 +266,7 @@ class WorkerDaemon:
             self._seen_head = None
             raise error
         self._slots.reported(list(request.finished), list(request.returned))
+        self._pulse.note(one for one in request.finished if one.task_id not in reply.refused)
         self._count(request, reply)
         if reply.lost:
             self._handle_loss(reply)
@@ -285,7 +287,7 @@ class WorkerDaemon:
             self._slots.cancel(task_id)
         if reply.drain and not self._draining:
             self._begin_drain("it was asked to")
-        quiet = not reply.leased and reply.elsewhere == 0 and reply.next_due is None
+        quiet = not reply.leased and reply.elsewhere == 0 and not reply.expects
         self._note_quiet(quiet and self._slots.idle)
 
     def _count(self, request: Beat, reply: Reply) -> None:
@@ -314,8 +316,8 @@ class WorkerDaemon:
         running = self._slots.running > 0
         pause = min(self._poll, BUSY_POLL) if running else self._poll
         pause = min(pause, max(0.01, self._acknowledged + self._ttl * RENEW_AT - now))
-        if self._next_due is not None and not self._draining and self._slots.wanted():
-            pause = min(pause, max(0.01, self._next_due - self.hub.now().timestamp()))
+        if self._next_due is not None:
+            pause = min(pause, max(DUE_PAUSE, self._next_due - self.hub.now().timestamp()))
         if self._until_idle is not None and self._quiet_since is not None and self._slots.idle:
             left = self._quiet_since + self._until_idle - now
             if left <= 0:

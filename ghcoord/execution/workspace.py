@@ -44,6 +44,11 @@ class Workspaces:
         except OSError as error:
             raise Denied(f"cannot use {self._base} for workspaces: {error.strerror or error}") from error
 
+    @property
+    def folder(self) -> Path:
+        """Where the directories lie."""
+        return self._base
+
     def make(self, task_id: str, attempt: int) -> Path:
         """A new empty directory for an attempt. Raises ``OSError``."""
         self._own.mkdir(mode=0o711, parents=True, exist_ok=True)  # some systems clean their folder for temporary files

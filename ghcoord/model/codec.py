@@ -7,6 +7,7 @@ import math
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
+import pydantic_core
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from ghcoord.errors import Corrupt, NewerSchema, TooLarge, UsageError
@@ -66,14 +67,44 @@ def stamp(seconds: float) -> datetime:
     return datetime.fromtimestamp(round(seconds, 3), UTC)
 
 
+def ms_of(seconds: float) -> int:
+    """``seconds`` since the epoch in whole milliseconds, as records and events keep times."""
+    return round(seconds * 1000)
+
+
 def to_json(value: Any) -> str:
-    """Sorted and indented, with a final newline: diffs well and reads well."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    """Sorted and indented, with a final newline: diffs well and reads well.
+
+    Raises ``TypeError`` and ``ValueError`` for what JSON has no word for.
+    """
+    return _dump(value).decode()
+
+
+def _dump(value: Any) -> bytes:
+    # The json module indents in pure Python: seven times slower.
+    return pydantic_core.to_json(_ordered(value), indent=2) + b"\n"
+
+
+_ATOMS = frozenset({str, int, bool, type(None)})
+
+
+def _ordered(value: Any) -> Any:
+    """``value`` with the keys of every object in order; raises for what is not JSON."""
+    if isinstance(value, dict):
+        return {key: one if type(one) in _ATOMS else _ordered(one) for key, one in sorted(value.items())}
+    if isinstance(value, list | tuple):
+        return [one if type(one) in _ATOMS else _ordered(one) for one in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no JSON number")
+    elif value is not None and not isinstance(value, str | int):
+        raise TypeError(f"a {type(value).__name__} is no JSON value")
+    return value
 
 
 def encode(record: Record) -> bytes:
     """The file's content; raises ``TooLarge``."""
-    data = to_json(record.model_dump(mode="json", exclude_none=True)).encode()
+    data = _dump(record.model_dump(mode="json", exclude_none=True))
     if len(data) > MAX_RECORD:
         raise TooLarge(f"a record of {len(data)} bytes: at most {MAX_RECORD} are accepted, keep large data elsewhere")
     return data
@@ -84,17 +115,38 @@ def decode(kind: type[AnyRecord], data: bytes, path: str) -> AnyRecord:
     if len(data) > MAX_RECORD:
         raise Corrupt(f"{path} has {len(data)} bytes: a record has at most {MAX_RECORD}")
     try:
-        value = json.loads(data, parse_constant=_no_number, parse_float=_finite)
+        value = pydantic_core.from_json(data, allow_inf_nan=False)
+        _check_finite(value)
     except (ValueError, RecursionError) as error:
-        raise Corrupt(f"{path} is not JSON: {error}") from None
+        raise Corrupt(f"{path} is not JSON: {_defect(data) or error}") from None
     if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > FORMAT:
         raise NewerSchema(f"{path} has format {value['format']}: upgrade ghcoord to read it")
     try:
-        return kind.model_validate_json(data)
+        return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the record"
         raise Corrupt(f"{path} is not a valid {kind.__name__.lower()}: {where}: {first['msg']}") from None
+
+
+def _check_finite(value: Any) -> None:
+    """Raise ``ValueError`` for a number such as 1e999, which is read as infinite."""
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,):
+        if type(one) not in _ATOMS:
+            if isinstance(one, float):
+                if math.isinf(one):
+                    raise ValueError("a number is too large")
+            else:
+                _check_finite(one)
+
+
+def _defect(data: bytes) -> str:
+    """What is wrong with ``data`` in the words of the json module, which name the constant or the number."""
+    try:
+        json.loads(data, parse_constant=_no_number, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return ""
 
 
 def _no_number(text: str) -> float:

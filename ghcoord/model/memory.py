@@ -10,7 +10,7 @@ from pydantic import Field
 from ghcoord.errors import FenceRefused, RevisionMismatch
 from ghcoord.model.codec import Moment, Record, Token
 from ghcoord.model.lease import after
-from ghcoord.model.lock import Lock
+from ghcoord.model.lock import LockRecord
 
 
 class MemoryEntry(Record):
@@ -53,11 +53,16 @@ def check_revision(entry: MemoryEntry | None, key: str, expected: int | None) ->
         )
 
 
-def check_fence(lock: Lock | None, seen: Fence | None, name: str, token: int) -> None:
-    """Raise ``FenceRefused`` unless the lock's present grant carries exactly ``token`` and none higher was seen."""
-    if lock is None:
+def check_fence(lock: LockRecord | None, seen: Fence | None, name: str, token: int) -> None:
+    """Raise ``FenceRefused`` unless ``token`` is that of a present grant, and the lock's state is no older than ``seen``.
+
+    Of several holders each has a token of its own; what was seen may be that of another one, present or past.
+    """
+    held = {grant.token: grant.owner for grant in lock.grants} if lock is not None else {}
+    if lock is None or not held:
         raise FenceRefused(f"the lock {name!r} is not held: token {token} no longer guards anything")
-    if lock.token != token:
-        raise FenceRefused(f"the lock {name!r} is held by {lock.owner!r} under token {lock.token}, not {token}")
-    if seen is not None and seen.token > token:
+    if token not in held:
+        holders = ", ".join(f"{owner!r} under token {other}" for other, owner in list(held.items())[:5])
+        raise FenceRefused(f"the lock {name!r} is held by {holders}, not {token}")
+    if seen is not None and seen.token > max(lock.latest or 0, *held):
         raise FenceRefused(f"a write under the higher token {seen.token} of {name!r} was seen already")

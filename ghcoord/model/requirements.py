@@ -53,10 +53,12 @@ class Need(NamedTuple):
 
     def met_by(self, offer: Offer) -> bool:
         """Whether a worker that offers this can run the task."""
+        return self.tool in offer.tools and (self.type == self.tool or self.type in offer.types) and self.fits(offer)
+
+    def fits(self, offer: Offer) -> bool:
+        """Whether the worker is large enough and has the capabilities, whatever tools and types it serves."""
         return (
-            self.tool in offer.tools
-            and (self.type == self.tool or self.type in offer.types)
-            and self.cpu_cores <= offer.cpu_cores
+            self.cpu_cores <= offer.cpu_cores
             and self.memory_mb <= offer.memory_mb
             and all(_has(offer, capability) for capability in self.capabilities)
         )

@@ -16,6 +16,15 @@ MAX_HISTORY = 20
 LOST_LIMIT = 10
 """Lost leases after which a task is dead: something about it kills its workers."""
 
+MAX_CONCURRENCY = 10_000
+"""Tasks of one key that run at a time, at most."""
+
+MAX_RATE = 1_000
+"""Starts within a period that a key can be limited to: its gate remembers each of them."""
+
+MAX_PERIOD = 366 * 86400.0
+"""Longest period of a rate in seconds."""
+
 
 class State(StrEnum):
     """Where a task stands.
@@ -160,9 +169,9 @@ class Limit(_Part):
     """How many tasks of one ``key`` may run at a time, and start within ``period`` seconds."""
 
     key: str = Field(min_length=1, max_length=256)
-    concurrency: int | None = Field(default=None, ge=1, le=10_000)
-    rate: int | None = Field(default=None, ge=1, le=1_000)
-    period: float | None = Field(default=None, gt=0, le=366 * 86400)
+    concurrency: int | None = Field(default=None, ge=1, le=MAX_CONCURRENCY)
+    rate: int | None = Field(default=None, ge=1, le=MAX_RATE)
+    period: float | None = Field(default=None, gt=0, le=MAX_PERIOD)
 
     @model_validator(mode="after")
     def _whole(self) -> Limit:

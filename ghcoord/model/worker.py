@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from math import floor, isfinite
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ghcoord.errors import WorkerReplaced
 from ghcoord.model.codec import Moment, Number, Record, Token, stamp
 from ghcoord.model.lease import MAX_TTL, Lease
+from ghcoord.model.requirements import Offer
+
+MAX_RECENT = 32
+"""Task types that a worker remembers having run."""
+
+RECENT_TOTAL = 1000
+"""Tasks that this memory counts at most: beyond that all counts are halved, so that what was long ago fades."""
+
+MAX_TYPE = 200
+"""Longest task type in characters that is remembered."""
 
 
 class WorkerStatus(StrEnum):
@@ -36,13 +48,28 @@ class Capacity(_Part):
         return max(0, self.max_tasks - self.active_tasks)
 
 
+def _rounded_down(value: object) -> object:
+    return floor(value) if isinstance(value, float) and isfinite(value) else value
+
+
 class Capabilities(_Part):
-    """What a worker can run: cores, memory in whole MiB, the task types (tools) it serves, and labels."""
+    """What a worker can run: cores, memory in whole MiB, the task types it serves, and labels.
+
+    A fraction of a MiB is rounded down.  ``tools`` are the programs and
+    functions that it has, where those are not all of its types.
+    """
 
     cpu_cores: Number = 1
-    memory_mb: Number = 0
+    memory_mb: Annotated[Number, BeforeValidator(_rounded_down)] = 0
     supported_task_types: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def offer(self) -> Offer:
+        """What it offers, to be held against what a task needs."""
+        tools = self.tools or self.supported_task_types
+        return Offer(self.supported_task_types, tools, self.cpu_cores, self.memory_mb, self.labels)
 
 
 class SandboxInfo(_Part):
@@ -52,19 +79,25 @@ class SandboxInfo(_Part):
     tier: str = "none"
 
 
+UNHEALTHY = "unhealthy"
+"""The verdict of a worker that is given nothing new."""
+
+
 class Health(_Part):
-    """What a heartbeat may say: load average, memory in MiB, running tasks, and a verdict."""
+    """What a heartbeat may say: load average, memory in MiB, running tasks, and a verdict with its reason."""
 
     cpu: float | None = None
     memory: float | None = None
     active_tasks: int | None = None
     health_status: str = Field(default="healthy", pattern="^(healthy|degraded|unhealthy)$")
+    reason: str = Field(default="", max_length=500)
 
 
 class Worker(Record):
     """A registered worker. ``token`` tells this registration from an earlier one of the same id.
 
     ``ttl`` is in seconds; ``renewal`` the revision of the last heartbeat.
+    ``recent_types`` counts the tasks that it has lately ended, by type.
     """
 
     id: str = Field(min_length=1)
@@ -84,6 +117,7 @@ class Worker(Record):
     active_sessions: Number = 0
     session_ids: tuple[str, ...] = ()
     health: Health | None = None
+    recent_types: dict[str, Number] = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -94,6 +128,16 @@ class Worker(Record):
     def alive(self) -> bool:
         """Whether it counts as present: nobody has declared it offline."""
         return self.status is not WorkerStatus.OFFLINE
+
+    @property
+    def health_status(self) -> str:
+        """Its verdict on itself; a worker that says nothing counts as healthy."""
+        return self.health.health_status if self.health is not None else "healthy"
+
+    @property
+    def session_room(self) -> int:
+        """Sessions that it still takes; task slots are counted apart, in ``capacity``."""
+        return max(0, self.max_sessions - self.active_sessions)
 
 
 def trimmed(worker: Worker) -> Worker:
@@ -111,6 +155,21 @@ def worker_key(worker_id: str) -> str:
 def heartbeat(worker: Worker, *, now: float, revision: int, **changes: Any) -> Worker:
     """``worker`` with its lease begun anew, and other fields changed."""
     return worker.model_copy(update={"last_heartbeat": stamp(now), "renewal": revision, **changes})
+
+
+def note_types(worker: Worker, finished: Iterable[str]) -> Worker:
+    """``worker`` after it has ended tasks of these types; remembers the 32 that it ran most, recent ones first."""
+    ended = [one for one in finished if one and len(one) <= MAX_TYPE]
+    if not ended:
+        return worker
+    counts = dict(worker.recent_types)
+    for one in ended:
+        counts[one] = counts.get(one, 0) + 1
+    while sum(counts.values()) > RECENT_TOTAL:
+        counts = {name: count // 2 for name, count in counts.items() if count > 1 or name in ended}
+    latest = set(ended)
+    most = sorted(counts, key=lambda name: (name not in latest, -counts[name], name))[:MAX_RECENT]
+    return worker.model_copy(update={"recent_types": {name: max(1, counts[name]) for name in sorted(most)}})
 
 
 REPLACED = "REPLACED"

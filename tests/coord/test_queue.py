@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ghcoord.coord import queue
+from ghcoord.coord.queue import upkeep
 from ghcoord.coord.tasks import Submission, summarise
 from ghcoord.coord.tick import Finished, Returned
 from ghcoord.errors import (
@@ -79,7 +79,7 @@ def test_lists_by_state(world: World) -> None:
     assert ["t11", "t10"] == ids(hub.tasks.list(limit=2))
     assert [] == hub.tasks.list([]) == hub.tasks.list(limit=0) == hub.tasks.list("cancelled")
     for bad in ("running", "", ["queued", "x"]):
-        with pytest.raises(UsageError, match="unknown state: one of queued"):
+        with pytest.raises(UsageError, match="unknown state: one of scheduled, blocked, queued"):
             hub.tasks.list(bad)
     with pytest.raises(UsageError, match="limit"):
         hub.tasks.list(limit=-1)
@@ -176,7 +176,7 @@ def test_failures_are_retried_after_their_back_off(world: World) -> None:
 def test_many_back_offs_end_in_pages(world: World) -> None:
     """However many are due at once, one tick moves a bounded number; all come back."""
     hub = world.open()
-    total = queue.PROMOTE_PAGE + 50
+    total = upkeep.PAGE + 50
     hub.tasks.submit_many([Submission("echo", retries=1, backoff=0.5) for _ in range(total)])
     daemon = Daemon(hub, slots=1000)
     leased = daemon.lease(total)
@@ -184,7 +184,7 @@ def test_many_back_offs_end_in_pages(world: World) -> None:
     assert total == hub.tasks.counts()["failed"]
     world.runtime.advance(5)
     assert 1 == len(daemon.lease(1))
-    assert queue.PROMOTE_PAGE - 1 == hub.tasks.counts()["queued"]
+    assert upkeep.PAGE - 1 == hub.tasks.counts()["queued"]
     world.check_index()
     assert 1 == len(daemon.lease(1))
     assert (0, total - 2) == (hub.tasks.counts()["failed"], hub.tasks.counts()["queued"])

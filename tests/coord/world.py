@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import pygit2
 
 from ghcoord.bootstrap import open_hub
 from ghcoord.config import Settings
-from ghcoord.coord import layout, queue
-from ghcoord.coord.context import FENCE_TABLE, KEY_TABLE, LOCK_TABLE, TASK_TABLE, WORKER_TABLE
+from ghcoord.coord import layout
+from ghcoord.coord.context import FENCE_TABLE, GATE_TABLE, KEY_TABLE, LOCK_TABLE, TASK_TABLE, WORKER_TABLE
 from ghcoord.coord.layout import FLEET
+from ghcoord.coord.queue import counts, records
 from ghcoord.coord.tick import Beat, Finished, Reply
 from ghcoord.hub import Hub
+from ghcoord.ids import encode_component
+from ghcoord.model.codec import stamp
 from ghcoord.model.lock import Lock
 from ghcoord.model.task import State, Task, TaskResult
 from ghcoord.store.base import FILE_MODE, Oid, Store
@@ -23,6 +27,7 @@ from ghcoord.store.inmemory import MemoryStore
 from ghcoord.store.local import LocalStore, create_repository
 from ghcoord.store.objects import TreeEditor, encode_commit
 from ghcoord.store.snapshot import Snapshot
+from ghcoord.store.tx import Tx
 from ghcoord.testing.clock import ManualRuntime
 from ghcoord.testing.faults import FaultyStore
 
@@ -94,17 +99,10 @@ class World:
         return of(root) if root is not None else 0
 
     def check_index(self) -> dict[str, Task]:
-        """Index and counts are exactly what the records say; returns the tasks by id."""
-        files = self.files(FLEET)
+        """Index, gates and counts are exactly what the records say; returns the tasks by id."""
         snapshot = self.snapshot(FLEET)
         tasks = {task.id: task for task in TASK_TABLE.scan(snapshot)}
-        assert {layout.index_path(task) for task in tasks.values()} == {p for p in files if p.startswith("index/")}
-        counts: dict[State, int] = {}
-        for task in tasks.values():
-            counts[task.state] = counts.get(task.state, 0) + 1
-        recorded = queue.read_counts(files.get(layout.QUEUE_RECORD))
-        assert counts == {state: count for state, count in recorded["counts"].items() if count}
-        assert all(task.sequence < recorded["sequence"] for task in tasks.values())
+        check_queue(snapshot, tasks)
         return tasks
 
     # -- people
@@ -185,6 +183,39 @@ class World:
         del self._memory._objects[oid]
 
 
+def check_queue(snapshot: Snapshot, tasks: Mapping[str, Task]) -> None:
+    """What follows from ``tasks``, the records of ``snapshot``, is there, and nothing else."""
+    found = {path for folder in layout.QUEUE_INDEX for path, _ in snapshot.walk(folder)}
+    expected = {path for task in tasks.values() for path in layout.index_paths(task)}
+    gates = {gate.key: gate for gate in GATE_TABLE.scan(snapshot)}
+    lines: dict[str, dict[str, list[str]]] = {}
+    running: Counter[str] = Counter()
+    for task in tasks.values():
+        if task.limit is not None and task.state is State.QUEUED:
+            line = layout.line_path(task)
+            lines.setdefault(task.limit.key, {}).setdefault(line.rsplit("/", 4)[0], []).append(line)
+        running[task.limit.key if task.limit is not None else ""] += task.state is State.LEASED
+    assert set(lines) | {key for key in running if key and running[key]} <= set(gates)
+    for key, gate in gates.items():
+        assert running[key] == gate.running, key
+        assert gate.running or gate.starts or key in lines, f"the gate {key} is of no use"
+        heads = {min(line) for line in lines.get(key, {}).values()} if not gate.full and not gate.reopens_at else set()
+        assert heads == {f"index/{path}" for path in gate.exposed}, key
+        expected |= heads
+        for folder, at in ((layout.REOPENING, gate.reopens_at), (layout.FORGETTING, gate.forget_at)):
+            if at is not None:
+                expected.add(layout.due_path(folder, at.timestamp(), encode_component(key)))
+        assert gate.reopens_at is None or (key in lines and gate.rate is not None)
+        assert gate.forget_at is not None or not gate.starts or key in lines
+    assert expected == found
+    states = Counter(task.state for task in tasks.values())
+    classes = Counter(layout.class_of(task.need) for task in tasks.values() if not task.ended)
+    recorded = counts.parse(snapshot.read(layout.QUEUE_RECORD))
+    assert states == {state: count for state, count in recorded.states.items() if count}
+    assert classes == {name: count for name, count in recorded.classes.items() if count}
+    assert all(task.sequence < recorded.sequence for task in tasks.values())
+
+
 def edited(record: bytes, **changes: Any) -> bytes:
     """A record as a person would change it."""
     return json.dumps({**json.loads(record), **changes}, indent=2).encode()
@@ -213,6 +244,20 @@ class Daemon:
         """Report the end of ``task`` under the lease it was given with."""
         assert task.lease is not None
         return self.beat(finished=(Finished(task.id, task.lease.token, result),), **more)
+
+
+def enqueue(hub: Hub, *task_ids: str, tool: str = "echo", **fields: Any) -> list[Task]:
+    """New tasks put straight into the queue, with whatever fields a record has."""
+
+    def run(tx: Tx) -> list[Task]:
+        places = records.next_sequences(tx, len(task_ids))
+        made = [
+            Task(**{"id": task_id, "tool": tool, "created_at": stamp(tx.now), "sequence": place, **fields})
+            for task_id, place in zip(task_ids, places, strict=True)
+        ]
+        return records.add(tx, made)
+
+    return hub._context.transact((FLEET,), run)
 
 
 def token_of(task: Task) -> int:

@@ -22,16 +22,26 @@ from ghcoord.model.codec import (
     encode,
     stamp,
 )
-from ghcoord.model.lock import Lock
+from ghcoord.model.gate import Gate
+from ghcoord.model.lock import Grant, LockRecord, Mode, Waiter
+from ghcoord.model.lock_paths import PathClaim
+from ghcoord.model.lock_stats import LockStats
 from ghcoord.model.memory import Fence, MemoryEntry
+from ghcoord.model.requirements import Requirements
 from ghcoord.model.task import (
+    TIMED,
+    Assignment,
     Attempt,
     Backoff,
+    Dependencies,
+    IfFailed,
+    Limit,
     Progress,
     State,
     Task,
     TaskLease,
     TaskResult,
+    Unique,
 )
 from ghcoord.model.worker import Capabilities, Capacity, Health, SandboxInfo, Worker, WorkerStatus
 
@@ -92,6 +102,32 @@ attempts = st.builds(
     Attempt, attempt=counts, worker=texts, token=tokens, started_at=times, ended_at=times, outcome=texts, error=texts
 )
 
+needs = st.builds(
+    Requirements,
+    min_cpu_cores=counts,
+    min_memory_mb=counts,
+    required_capabilities=st.lists(texts, max_size=3).map(tuple),
+)
+limits = st.builds(Limit, key=names, concurrency=st.none() | st.integers(1, 10_000)) | st.builds(
+    Limit, key=names, rate=st.integers(1, 1000), period=seconds
+)
+uniques = st.builds(
+    Unique,
+    digest=st.text("0123456789abcdef", min_size=40, max_size=40),
+    period=st.none() | seconds,
+    states=st.lists(st.sampled_from(State), max_size=3).map(tuple),
+)
+assignments = st.builds(Assignment, worker=names, at=times, until=st.none() | times, pinned=st.booleans())
+
+
+@st.composite
+def dependencies(draw: st.DrawFn, state: State) -> Dependencies | None:
+    after = tuple(draw(st.lists(names, min_size=1, max_size=3)))
+    blocked = state is State.BLOCKED
+    if not blocked and draw(st.booleans()):
+        return None
+    return Dependencies(after=after, waiting_for=after if blocked else (), if_failed=draw(st.sampled_from(IfFailed)))
+
 
 @st.composite
 def tasks(draw: st.DrawFn) -> Task:
@@ -99,6 +135,16 @@ def tasks(draw: st.DrawFn) -> Task:
     return Task(
         id=draw(names),
         tool=draw(names),
+        type=draw(texts),
+        estimated_duration=draw(st.none() | seconds),
+        requirements=draw(st.none() | needs),
+        not_before=draw(st.none() | times),
+        dependencies=draw(dependencies(state)),
+        limit=draw(st.none() | limits),
+        unique=draw(st.none() | uniques),
+        assigned=draw(st.none() | assignments),
+        schedule=draw(st.none() | names),
+        batch=draw(st.none() | names),
         args=draw(objects),
         state=state,
         priority=draw(st.integers(0, 9)),
@@ -115,7 +161,7 @@ def tasks(draw: st.DrawFn) -> Task:
         lease=draw(st.builds(TaskLease, worker=names, token=tokens, attempt=attempt_numbers, at=times))
         if state is State.LEASED
         else None,
-        due_at=draw(times) if state is State.FAILED else None,
+        due_at=draw(times) if state in TIMED else None,
         cancel_requested=draw(st.booleans()),
         cancel_reason=draw(texts),
         progress=draw(
@@ -154,16 +200,53 @@ workers = st.builds(
     health=st.none() | st.builds(Health, cpu=st.none() | seconds, health_status=st.just("degraded")),
     metadata=objects,
 )
-locks = st.builds(
-    Lock,
-    name=names,
+grants = st.builds(
+    Grant,
     owner=names,
     token=tokens,
+    mode=st.sampled_from(Mode),
     ttl=seconds,
     acquired_at=times,
     renewed_at=times,
     renewal=tokens,
+    depth=st.integers(1, 10**6),
     metadata=objects,
+)
+waiters = st.builds(
+    Waiter,
+    id=st.just("w1"),
+    owner=names,
+    mode=st.sampled_from(Mode),
+    since=times,
+    deadline=times,
+    poll=st.floats(0.001, 600),
+    offered_at=st.none() | times,
+)
+locks = st.builds(
+    LockRecord,
+    name=names,
+    permits=st.integers(1, 1000),
+    latest=st.none() | tokens,
+    grants=st.lists(grants, max_size=2).map(tuple),
+    waiters=st.lists(waiters, max_size=2).map(tuple),
+)
+claims = st.builds(
+    PathClaim,
+    patterns=st.lists(st.sampled_from(["src/**", "a/*.py", "[!x]?"]), min_size=1, max_size=3).map(tuple),
+    grant=grants,
+)
+figures = st.builds(LockStats, name=names, acquisitions=counts, held_total=seconds, updated_at=times)
+gates = st.builds(
+    Gate,
+    key=names,
+    concurrency=st.none() | st.integers(1, 10_000),
+    rate=st.none() | st.integers(1, 1000),
+    period=st.none() | seconds,
+    running=counts,
+    starts=st.lists(times, max_size=3).map(tuple),
+    exposed=st.lists(texts, max_size=2).map(tuple),
+    reopens_at=st.none() | times,
+    forget_at=st.none() | times,
 )
 entries = st.builds(
     MemoryEntry,
@@ -178,7 +261,7 @@ fences = st.builds(Fence, lock=texts, token=tokens)
 
 
 @relaxed
-@given(st.one_of(tasks(), workers, locks, entries, fences))
+@given(st.one_of(tasks(), workers, locks, claims, figures, gates, entries, fences))
 def test_what_is_written_is_read(record: Record) -> None:
     """Every kind of record survives the file unchanged, and the same record always gives the same bytes."""
     data = encode(record)
@@ -194,7 +277,7 @@ def test_the_file_reads_well() -> None:
     assert '"a": null' in written, "null inside of a value is content"
 
 
-@pytest.mark.parametrize("kind", [Task, Worker, Lock, MemoryEntry, Fence])
+@pytest.mark.parametrize("kind", [Task, Worker, LockRecord, Gate, MemoryEntry, Fence])
 def test_keys_added_by_hand_survive(kind: type[Record]) -> None:
     """A note that a person adds to a record is still there after ghcoord wrote it again."""
     common = {"token": 1, "ttl": 5.0, "renewal": 1, "revision": 1}
@@ -265,7 +348,7 @@ def test_what_people_break_is_named(data: bytes, why: str) -> None:
 @given(st.binary(max_size=60) | values.map(lambda value: json.dumps(value).encode()))
 def test_no_content_raises_anything_else(data: bytes) -> None:
     """No file can raise something that callers do not expect."""
-    for kind in (Task, Worker, Lock, MemoryEntry, Fence):
+    for kind in (Task, Worker, LockRecord, Gate, MemoryEntry, Fence):
         try:
             decode(kind, data, "p")
         except (Corrupt, NewerSchema):
@@ -298,8 +381,7 @@ def test_the_ends_of_the_calendar_are_no_accident(when: str, ttl: float, over: b
     """A date or a ttl that leaves the calendar means never or long ago, and raises nothing."""
     one = decode(MemoryEntry, entry(updated_at=when, ttl=ttl), "p")
     assert over is one.expired(1_800_000_000.0)
-    lock = Lock(
-        name="l",
+    lock = Grant(
         owner="o",
         token=1,
         ttl=min(ttl, MONTH),
@@ -307,7 +389,7 @@ def test_the_ends_of_the_calendar_are_no_accident(when: str, ttl: float, over: b
         renewed_at=one.updated_at,
         renewal=1,
     )
-    assert lock.expires_at.tzinfo is not None
+    assert lock.lease.expires_at.tzinfo is not None
 
 
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"])

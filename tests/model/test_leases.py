@@ -6,74 +6,32 @@ from typing import Any
 
 import pytest
 
-from ghcoord.errors import FenceRefused, LeaseLost, NotFound, NotOwner, RevisionMismatch, UsageError, WorkerReplaced
+from ghcoord.errors import FenceRefused, RevisionMismatch, UsageError, WorkerReplaced
 from ghcoord.model import lock as locks
 from ghcoord.model import memory
 from ghcoord.model import worker as workers
 from ghcoord.model.codec import stamp
 from ghcoord.model.lease import GIVE_UP_AT, MAX_TTL, MIN_TTL, RENEW_AT, Lease, by_server_clock, check_ttl, never
-from ghcoord.model.lock import Lock
+from ghcoord.model.lock import Ask, Grant, LockRecord
 from ghcoord.model.memory import Fence, MemoryEntry
 from ghcoord.model.worker import Capacity, Worker, WorkerStatus
 
 NOW = 1_700_000_000.0
 
 
-def lock(**changes: Any) -> Lock:
-    return locks.grant("x", "a", 30.0, {"why": "test"}, now=NOW, revision=5).model_copy(update=changes)
+def grant(**changes: Any) -> Grant:
+    return locks.grant(Ask("a", 30.0), now=NOW, revision=5).model_copy(update=changes)
 
 
-def test_a_grant_takes_its_token_from_the_revision() -> None:
-    """Token and renewal are the revision of the transaction, and the lease runs from now."""
-    made = lock()
-    assert ("x", "a", 5, 5, {"why": "test"}) == (made.name, made.owner, made.token, made.renewal, made.metadata)
-    assert (stamp(NOW), stamp(NOW + 30)) == (made.acquired_at, made.expires_at)
-    assert Lease("a", 5, 5, 30.0, stamp(NOW)) == made.lease
-
-
-def test_a_renewal_keeps_the_token() -> None:
-    """Renewing moves the end and the renewal, nothing else; a new ttl counts from now."""
-    renewed = locks.renew(lock(), "x", "a", 5, None, now=NOW + 10, revision=9)
-    assert (5, 9, stamp(NOW), stamp(NOW + 40)) == (
-        renewed.token,
-        renewed.renewal,
-        renewed.acquired_at,
-        renewed.expires_at,
-    )
-    assert stamp(NOW + 110) == locks.renew(lock(), "x", "a", None, 100.0, now=NOW + 10, revision=9).expires_at
-
-
-@pytest.mark.parametrize(
-    ("held", "owner", "token", "error", "why"),
-    [
-        (None, "a", None, NotFound, "is not held by anyone"),
-        (None, "a", 5, LeaseLost, "no longer held under token 5: acquire it again"),
-        (lock(), "b", None, NotOwner, "is held by 'a', not by 'b'"),
-        (lock(), "b", 5, NotOwner, "is held by 'a', not by 'b'"),
-        (lock(), "a", 4, LeaseLost, "now held under token 5, not 4"),
-        (lock(owner="b", token=8), "a", 5, LeaseLost, "now held under token 8, not 5"),
-    ],
-)
-def test_only_the_holder_renews_and_releases(
-    held: Lock | None, owner: str, token: int | None, error: type[Exception], why: str
-) -> None:
-    """Who held a lock and lost it is told so, also when another owner has it now; a stranger is told whose it is."""
-    with pytest.raises(error, match=why):
-        locks.renew(held, "x", owner, token, None, now=NOW, revision=9)
-    with pytest.raises(error, match=why):
-        locks.release(held, "x", owner, token)
-
-
-def test_the_holder_releases_with_or_without_its_token() -> None:
-    """The token is optional; a matching one is accepted."""
-    assert lock() == locks.release(lock(), "x", "a", None) == locks.release(lock(), "x", "a", 5)
+def held(*grants: Grant, latest: int = 5) -> LockRecord:
+    return LockRecord(name="x", grants=grants or (grant(),), latest=latest)
 
 
 def test_the_server_clock_judges_after_ttl_and_margin() -> None:
     """A lease is over only beyond ttl + margin; a judge without a clock never says so."""
     expired = by_server_clock(2.0)
-    assert [False, False, True] == [expired("k", lock().lease, NOW + at) for at in (29.9, 32.0, 32.001)]
-    assert not never("k", lock().lease, NOW + 1e9)
+    assert [False, False, True] == [expired("k", grant().lease, NOW + at) for at in (29.9, 32.0, 32.001)]
+    assert not never("k", grant().lease, NOW + 1e9)
 
 
 def test_an_owner_gives_up_before_others_may_take_over() -> None:
@@ -171,22 +129,36 @@ def test_a_ttl_ends_a_value() -> None:
     assert (None, False) == (entry().expires_at, entry().expired(NOW * 2))
 
 
+BOTH = held(grant(), grant(owner="b", token=9), latest=9)
+"""Two permits, or two readers."""
+
+
 @pytest.mark.parametrize(
-    ("held", "seen", "token", "why"),
+    ("lock", "seen", "token", "why"),
     [
         (None, None, 5, "is not held"),
-        (lock(), None, 4, "held by 'a' under token 5, not 4"),
-        (lock(), None, 6, "under token 5, not 6"),
-        (lock(), Fence(lock="x", token=6), 5, "higher token 6"),
+        (LockRecord(name="x"), None, 5, "is not held"),
+        (held(), None, 4, "held by 'a' under token 5, not 4"),
+        (held(), None, 6, "under token 5, not 6"),
+        (held(), Fence(lock="x", token=6), 5, "higher token 6"),
+        (BOTH, None, 6, "held by 'a' under token 5, 'b' under token 9, not 6"),
+        (BOTH, Fence(lock="x", token=10), 9, "higher token 10"),
     ],
 )
-def test_a_fence_refuses(held: Lock | None, seen: Fence | None, token: int, why: str) -> None:
-    """Only the present grant's exact token passes, and none under the highest that was seen."""
+def test_a_fence_refuses(lock: LockRecord | None, seen: Fence | None, token: int, why: str) -> None:
+    """Only a present grant's exact token passes, and none once a later state of the lock was seen."""
     with pytest.raises(FenceRefused, match=why):
-        memory.check_fence(held, seen, "x", token)
+        memory.check_fence(lock, seen, "x", token)
 
 
 @pytest.mark.parametrize("seen", [None, Fence(lock="x", token=5), Fence(lock="x", token=4)])
 def test_a_fence_lets_the_holder_write(seen: Fence | None) -> None:
     """The holder passes, for the first time and again."""
-    memory.check_fence(lock(), seen, "x", 5)
+    memory.check_fence(held(), seen, "x", 5)
+
+
+@pytest.mark.parametrize("token", [5, 9])
+def test_a_fence_lets_every_holder_of_several_write(token: int) -> None:
+    """Also the one with the older token, after the other has written, even after the other has let go."""
+    memory.check_fence(BOTH, Fence(lock="x", token=9), "x", token)
+    memory.check_fence(held(latest=9), Fence(lock="x", token=9), "x", 5)

@@ -19,7 +19,10 @@ from ghcoord.model.task import (
     LOST_LIMIT,
     MAX_HISTORY,
     TRANSITIONS,
+    Assignment,
     Backoff,
+    Dependencies,
+    Progress,
     State,
     Step,
     Task,
@@ -32,7 +35,9 @@ relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NOW = 1_700_000_000.0
 
-LEGAL = {
+LEGAL: dict[State, dict[Step, State]] = {
+    State.SCHEDULED: {Step.DUE: State.QUEUED, Step.CANCEL: State.CANCELLED, Step.RETRY: State.QUEUED},
+    State.BLOCKED: {Step.UNBLOCK: State.QUEUED, Step.POSTPONE: State.SCHEDULED, Step.CANCEL: State.CANCELLED},
     State.QUEUED: {Step.LEASE: State.LEASED, Step.CANCEL: State.CANCELLED},
     State.LEASED: {
         Step.SUCCEED: State.SUCCEEDED,
@@ -56,8 +61,10 @@ def task(state: State = State.QUEUED, **changes: Any) -> Task:
     if state is State.LEASED:
         fields["attempt"] = fields.get("attempt", 1)
         fields["lease"] = TaskLease(worker="w1", token=7, attempt=fields["attempt"], at=stamp(NOW))
-    if state is State.FAILED:
+    if state in (State.FAILED, State.SCHEDULED):
         fields["due_at"] = stamp(NOW + 5)
+    if state is State.BLOCKED:
+        fields.setdefault("dependencies", Dependencies(after=("a", "b"), waiting_for=("a", "b")))
     return Task(**fields)
 
 
@@ -96,15 +103,22 @@ class Action:
     works_from: frozenset[State]
 
 
+WAITING = frozenset({State.SCHEDULED, State.BLOCKED, State.QUEUED, State.FAILED})
+
 ACTIONS = {
     "lease": Action(lambda t: model.lease(t, "w", now=NOW, revision=9), frozenset({State.QUEUED})),
     "finish well": Action(lambda t: model.finish(t, GOOD, now=NOW), frozenset({State.LEASED})),
     "finish badly": Action(lambda t: model.finish(t, BAD, now=NOW), frozenset({State.LEASED})),
     "lose": Action(lambda t: model.lose(t, "x", now=NOW), frozenset({State.LEASED})),
     "give back": Action(lambda t: model.give_back(t, "x", now=NOW), frozenset({State.LEASED})),
-    "cancel": Action(lambda t: model.cancel(t, "x", now=NOW), frozenset({State.QUEUED, State.LEASED, State.FAILED})),
-    "retry": Action(lambda t: model.retry(t, sequence=3), frozenset({State.FAILED, State.DEAD, State.CANCELLED})),
-    "due": Action(model.due, frozenset({State.FAILED})),
+    "cancel": Action(lambda t: model.cancel(t, "x", now=NOW), WAITING | {State.LEASED}),
+    "retry": Action(
+        lambda t: model.retry(t, sequence=3),
+        frozenset({State.SCHEDULED, State.FAILED, State.DEAD, State.CANCELLED}),
+    ),
+    "due": Action(model.due, frozenset({State.SCHEDULED, State.FAILED})),
+    "unblock": Action(lambda t: model.unblock(t, "a", now=NOW), frozenset({State.BLOCKED})),
+    "assign": Action(lambda t: model.assign(t, "w", now=NOW), WAITING),
 }
 
 
@@ -122,7 +136,7 @@ def test_functions_follow_the_table(name: str, state: State) -> None:
 
 def test_a_lease_names_holder_token_and_attempt() -> None:
     """Leasing counts the attempt and forgets the progress and the due time of the one before."""
-    before = task(attempt=4, progress=model.Progress(message="old", at=stamp(NOW)))
+    before = task(attempt=4, progress=Progress(message="old", at=stamp(NOW)))
     leased = model.lease(before, "w2", now=NOW, revision=99)
     assert (State.LEASED, 5, None, None) == (leased.state, leased.attempt, leased.progress, leased.due_at)
     assert TaskLease(worker="w2", token=99, attempt=5, at=stamp(NOW)) == leased.lease
@@ -204,7 +218,7 @@ def test_the_last_allowed_loss_of_a_cancelled_task_cancels() -> None:
     assert State.CANCELLED is model.lose(asked, "x", now=NOW).state
 
 
-@pytest.mark.parametrize("state", [State.QUEUED, State.FAILED])
+@pytest.mark.parametrize("state", sorted(WAITING))
 def test_cancelling_what_does_not_run_ends_it(state: State) -> None:
     """Nobody has to be asked where nobody runs it."""
     ended = model.cancel(task(state), "why", now=NOW)
@@ -214,6 +228,45 @@ def test_cancelling_what_does_not_run_ends_it(state: State) -> None:
         ended.due_at,
         ended.ended_at,
     )
+    assert ended == Task.model_validate(ended.model_dump())
+
+
+def test_a_blocked_task_is_queued_when_the_last_that_it_waits_for_has_ended() -> None:
+    """One after another, in any order; what it does not wait for changes nothing."""
+    blocked = task(State.BLOCKED)
+    assert blocked == model.unblock(blocked, "c", now=NOW)
+    half = model.unblock(blocked, "b", now=NOW)
+    assert (State.BLOCKED, ("a",)) == (half.state, half.dependencies and half.dependencies.waiting_for)
+    free = model.unblock(half, "a", now=NOW)
+    assert (State.QUEUED, ("a", "b")) == (free.state, free.dependencies and free.dependencies.after)
+
+
+def test_a_blocked_task_that_may_not_start_yet_is_scheduled() -> None:
+    """Its own time counts when its dependencies are met before; later it does not."""
+    early = task(State.BLOCKED, dependencies=Dependencies(after=("a",), waiting_for=("a",)), not_before=stamp(NOW + 9))
+    scheduled = model.unblock(early, "a", now=NOW)
+    assert (State.SCHEDULED, stamp(NOW + 9)) == (scheduled.state, scheduled.due_at)
+    assert State.QUEUED is model.due(scheduled).state
+    assert State.QUEUED is model.unblock(early, "a", now=NOW + 9).state
+
+
+def test_what_a_cancelled_or_retried_task_waited_for_is_forgotten() -> None:
+    """A retry runs it, whatever has become of the others."""
+    cancelled = model.cancel(task(State.BLOCKED), "x", now=NOW)
+    assert () == (cancelled.dependencies and cancelled.dependencies.waiting_for)
+    assert State.QUEUED is model.retry(cancelled, sequence=9).state
+
+
+def test_an_assignment_ends_with_the_attempt_unless_it_is_pinned() -> None:
+    """What was placed by a strategy is placed anew next time; what its submitter pinned stays."""
+    placed = model.assign(task(), "w1", now=NOW, until=NOW + 5)
+    assert placed.assigned == Assignment(worker="w1", at=stamp(NOW), until=stamp(NOW + 5))
+    assert "w1" == placed.worker
+    assert None is model.lease(placed, "w1", now=NOW, revision=3).assigned
+    pinned = model.assign(task(), "w1", now=NOW, pinned=True)
+    again = model.lose(model.lease(pinned, "w1", now=NOW, revision=3), "x", now=NOW)
+    assert pinned.assigned == again.assigned
+    assert None is model.unassign(again).assigned
 
 
 def test_retry_forgives_but_never_resets_the_attempt() -> None:
@@ -274,14 +327,18 @@ def test_the_fence_lets_the_holder_pass() -> None:
 
 
 def test_records_that_contradict_themselves_are_refused() -> None:
-    """A lease without the state, the state without a lease, a failure without its due time, a holder without a name."""
+    """A lease without the state, the state without a lease, a time without a date, a wait for nobody, no holder."""
     lease = TaskLease(worker="w", token=1, attempt=1, at=stamp(NOW))
     for wrong in (
         {"state": State.QUEUED, "lease": lease},
         {"state": State.LEASED, "lease": None},
         {"state": State.FAILED, "due_at": None},
+        {"state": State.SCHEDULED, "due_at": None},
+        {"state": State.BLOCKED},
+        {"state": State.BLOCKED, "dependencies": Dependencies(after=("a",))},
+        {"state": State.QUEUED, "dependencies": Dependencies(after=("a",), waiting_for=("a",))},
     ):
-        with pytest.raises(ValueError, match=r"lease exactly while|needs due_at"):
+        with pytest.raises(ValueError, match=r"lease exactly while|needs due_at|exactly while it is blocked"):
             Task(id="t1", tool="echo", created_at=stamp(NOW), **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1 character"):
         TaskLease(worker="", token=1, attempt=1, at=stamp(NOW))
