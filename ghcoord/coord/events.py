@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
@@ -11,8 +12,8 @@ from typing import Any, NamedTuple
 from ghcoord.coord.context import Context
 from ghcoord.coord.layout import FLEET, LOCKS
 from ghcoord.coord.tick import RENEWED
-from ghcoord.errors import Corrupt
-from ghcoord.model.codec import sane, stamp
+from ghcoord.errors import Corrupt, GhcoordError
+from ghcoord.model.codec import MAX_DEPTH, check_value, sane, stamp
 from ghcoord.store.heads import commits
 from ghcoord.store.message import read_events, read_summary
 
@@ -60,7 +61,7 @@ def _of_space(context: Context, space: str) -> Iterator[Event]:
         for info in islice(commits(context.transactor.store, head), WALK_MOST):
             if telling >= WALK_LIMIT:
                 return
-            found = [event for line in read_events(info.message) if (event := _parse(space, line)) is not None]
+            found = [event for line in read_events(info.message) if (event := parse(space, line)) is not None]
             shown = [event for event in reversed(found) if event.kind != RENEWED]
             telling += bool(shown)
             yield from shown
@@ -68,14 +69,31 @@ def _of_space(context: Context, space: str) -> Iterator[Event]:
         return  # history ends where it was cut
 
 
-def _parse(space: str, line: str) -> Event | None:
+def parse(space: str, line: str, otherwise: float | None = None) -> Event | None:
+    """The event in a line of a commit's message; ``None`` for one that is none.
+
+    ``otherwise`` is its time, in seconds, where the line has none.
+    """
     try:
-        value = json.loads(line)
-        seconds, kind = float(value.pop("at")), str(value.pop("kind"))
+        value = json.loads(line, parse_constant=_no_number, parse_float=_finite)
+        seconds, kind = float(value.pop("at", otherwise)), str(value.pop("kind"))
         at = sane(stamp(seconds))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
+        if line.count("{") + line.count("[") > MAX_DEPTH:
+            check_value(value, "event")  # what is nested deeper could be read, but not shown
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError, GhcoordError):
         return None
     return Event(at, space, kind, value)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number there")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("beyond every number")
+    return number
 
 
 def recent(context: Context, limit: int = 20, *, task: str | None = None) -> list[Event]:

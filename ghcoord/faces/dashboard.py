@@ -17,6 +17,8 @@ from ghcoord.faces.views import View, in_use
 from ghcoord.units import format_duration
 
 STATES = {
+    "scheduled": "magenta",
+    "blocked": "bright_magenta",
     "queued": "blue",
     "leased": "cyan",
     "failed": "yellow",
@@ -25,6 +27,9 @@ STATES = {
     "cancelled": "bright_black",
 }
 """The queue's states in the order in which a task passes them, with their colours."""
+
+RARE = ("scheduled", "blocked")
+"""States that are named only when a task is in them."""
 
 STATUS = {"active": "green", "busy": "cyan", "draining": "yellow", "offline": "bright_black", "silent": "red"}
 
@@ -47,12 +52,13 @@ _ASCII = str.maketrans({"█": "#", "░": ".", "…": "~", "─": "-", "·": "|
 class Dashboard:
     """Draws ``view`` in at most ``height`` lines (default: what the console offers; 0: all there is).
 
-    ``trouble`` is shown in the header: why what is shown may be old.
+    ``trouble`` is shown in the header: why what is shown may be old; ``past`` instead of it, when this was.
     """
 
-    def __init__(self, view: View, *, trouble: str = "", height: int | None = None) -> None:
+    def __init__(self, view: View, *, trouble: str = "", past: str = "", height: int | None = None) -> None:
         self._view = view
         self._trouble = trouble
+        self._past = past
         self._height = height
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -108,6 +114,11 @@ class Dashboard:
         first.append(" " * max(2, width - cell_len(first.plain) - len(clock)) + clock, style="not bold")
         if self._trouble:
             return [first, Text(fit(self._trouble, width).rstrip(), style="bold red")]
+        if self._past:
+            return [
+                first,
+                Text(fit(f"{self._past} · revision {view['revision']}", width).rstrip(), style="bold yellow"),
+            ]
         return [first, Text(f"hub {clean(view['hub']['id'])} · revision {view['revision']}", style="bright_black")]
 
     def _workers(self, workers: Sequence[View], width: int) -> list[Text]:
@@ -141,7 +152,8 @@ class Dashboard:
         counts = {state: self._view["queue"].get(state, 0) for state in STATES}
         total = sum(counts.values())
         legend = Text("Queue  ", style="bold")
-        shown = counts if cell_len("Queue  " + _legend(counts)) <= width else {k: v for k, v in counts.items() if v}
+        usual = {state: count for state, count in counts.items() if count or state not in RARE}
+        shown = usual if cell_len("Queue  " + _legend(usual)) <= width else {k: v for k, v in usual.items() if v}
         for state, count in shown.items():
             style = f"not bold {STATES[state]}" if count else "not bold bright_black"
             legend.append(f"{state} {count}  ", style=style)

@@ -25,14 +25,15 @@ def gather(hub: Hub) -> views.View:
     """Read everything once; raises what reading raises.
 
     Keys: ``hub`` (url, id), ``at``, ``revision`` (of the latest commit in any
-    space), ``workers``, ``queue`` (tasks by state), ``locks``, ``events``
+    space), ``revisions`` (of each space), ``workers``, ``queue`` (tasks by state), ``locks``, ``events``
     (newest first) and ``recovery``.  Times are ISO 8601, durations seconds; those
     that depend on the moment are made by :func:`as_of`.
     """
-    heads = hub.heads()
+    revisions = hub.revisions()
     seen = {
         "hub": {"url": hub.url, "id": hub.id, "clock_margin": hub.clock_margin, "poll_interval": hub.poll_interval},
-        "revision": max((hub.revision(space) for space in heads), default=0),
+        "revision": max(revisions.values(), default=0),
+        "revisions": revisions,
         "workers": [views.worker_view(worker) for worker in hub.workers.list()],
         "queue": hub.tasks.counts(),
         "locks": [views.lock_view(lock) for lock in hub.locks.list(include_expired=True)],
@@ -59,6 +60,7 @@ def as_of(seen: views.View, now: datetime) -> views.View:
         "hub": seen["hub"],
         "at": views.iso(now),
         "revision": seen["revision"],
+        "revisions": seen["revisions"],
         "workers": workers,
         "queue": seen["queue"],
         "locks": [{**lock, "lease_left": _until(lock["expires_at"], now)} for lock in seen["locks"]],

@@ -1,0 +1,177 @@
+"""What of a tool's arguments and output is kept in the audit log: no secrets that can be told, and never much.
+
+A secret is told by the name it goes by (``password``, ``api_key`` …) or by its
+look (tokens of well-known services, ``Bearer …``, private keys).  One that has
+neither is kept: an audit log is as confidential as what passes through it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+REDACTED = "[redacted]"
+
+MAX_TEXT = 4000
+"""Characters kept of one text."""
+
+MAX_KEY = 200
+"""Characters kept of a key."""
+
+MAX_TOTAL = 8000
+"""Characters kept of all arguments, or of one result, together; keys and punctuation count."""
+
+MAX_DEPTH = 12
+"""Levels of nesting kept."""
+
+MAX_ITEMS = 500
+"""Items kept of one list or object."""
+
+_SLACK = 2000
+"""Characters after the cut that are looked at as well: a secret must not hide by being cut in two."""
+
+_STRONG = (
+    "password|passwd|passphrase|secret|credential|authorization|apikey|accesskey|privatekey|signingkey|"
+    "encryptionkey|sessionkey|clientkey|accountkey|connectionstring"
+)
+_SECRET_KEY = re.compile(rf"{_STRONG}|^(pwd|pass|auth|bearer|cookies?|setcookie|pin|otp|jwt|pat|sas|sig)$|tokens?$")
+_WORDS = frozenset({"token", "tokens", "pwd", "cookie", "cookies", "bearer", "otp", "jwt", "pat"})
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_OPTION = re.compile(r"-{1,2}[A-Za-z][A-Za-z0-9_-]{0,60}")
+
+_NAMED = (
+    r"[A-Za-z0-9_.-]{0,40}?(?:pass(?:word|wd|phrase)|pwd|secret|token|credentials?|authorization|"
+    r"(?:api|access|private|account|session|signing)[_-]?key)[A-Za-z0-9_-]{0,20}"
+)
+_LOOKS = re.compile(
+    "|".join(
+        (
+            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)",
+            r"\bgh[pousr]_[A-Za-z0-9]{10,}",
+            r"\bgithub_pat_[A-Za-z0-9_]{10,}",
+            r"\bglpat-[A-Za-z0-9_-]{10,}",
+            r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}",
+            r"\bsk-[A-Za-z0-9_-]{16,}",
+            r"\bxox[a-z]-[A-Za-z0-9-]{10,}",
+            r"\b(?:npm_|pypi-|hf_|AIza)[A-Za-z0-9_-]{16,}",
+            r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)?",
+        )
+    )
+)
+_AFTER_WORD = re.compile(r"\b(bearer|basic)(\s{1,4})[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+_IN_URL = re.compile(r"(://[^\s/:@\"']{0,100}:)[^\s/@\"']{1,400}(@)")
+_ASSIGNED = re.compile(
+    rf"(?<![A-Za-z0-9_.-])({_NAMED}[\"']?\s{{0,4}}(?::=|=>|[=:])\s{{0,4}})"
+    r"(?:\"[^\"\n]*\"?|'[^'\n]*'?|(?:bearer|basic|token)\s{1,4}[^\s\"',;&}]+|(?!\[redacted\])[^\s\"',;&}]+)",
+    re.IGNORECASE,
+)
+_AS_OPTION = re.compile(rf"(?<!\S)(--?{_NAMED}\s{{1,4}})(?:\"[^\"\n]*\"?|'[^'\n]*'?|[^\s\"'-]\S*)", re.IGNORECASE)
+_HINT = re.compile("pass|pwd|secret|token|credential|authorization|key", re.IGNORECASE)
+"""What each of the names has in it: most texts have none, and are done with."""
+
+_SHORTEST = 8
+"""Characters that a text with a secret in it has at least: ``pwd=1234``."""
+
+
+def is_secret(key: str) -> bool:
+    """Whether what goes by the name ``key`` is taken for a secret."""
+    parts = [word.lower() for word in _WORD.findall(key[:MAX_KEY])]
+    return bool(_SECRET_KEY.search("".join(parts))) or not _WORDS.isdisjoint(parts)
+
+
+def _counts(key: str) -> bool:
+    """Whether a number under the name ``key`` is none of the secret ones: ``max_tokens``, a fencing ``token``."""
+    return key.lower().endswith(("token", "tokens"))
+
+
+def redact(text: str) -> str:
+    """``text`` with everything that looks like a secret replaced."""
+    if len(text) < _SHORTEST:
+        return text
+    text = _LOOKS.sub(REDACTED, text)
+    if _HINT.search(text):
+        text = _ASSIGNED.sub(rf"\1{REDACTED}", text)
+        text = _AS_OPTION.sub(rf"\1{REDACTED}", text)
+    text = _AFTER_WORD.sub(rf"\1\2{REDACTED}", text)
+    return _IN_URL.sub(rf"\1{REDACTED}\2", text)
+
+
+def keep_text(text: str, most: int = MAX_TEXT) -> str:
+    """``text`` redacted and cut to ``most`` characters, with a mark that says how many are missing."""
+    kept = redact(text[: most + _SLACK])
+    missing = max(len(kept), len(text)) - most
+    return kept if missing <= 0 else f"{kept[:most]}… [{missing} more characters]"
+
+
+def keep(value: Any) -> Any:
+    """``value`` as JSON without its secrets, cut to ``MAX_TOTAL`` characters; never raises.
+
+    What is no JSON is named by its type and not looked into.
+    """
+    return _Keeper().value(value, 0)
+
+
+class _Keeper:
+    """Takes a value apart for as long as there is room."""
+
+    def __init__(self) -> None:
+        self._room = MAX_TOTAL
+
+    def value(self, value: Any, depth: int) -> Any:
+        kept = self._value(value, depth)
+        if not isinstance(kept, dict | list):
+            self._room -= len(json.dumps(kept)) + 2
+        return kept
+
+    def _value(self, value: Any, depth: int) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return keep_text(value, max(0, min(MAX_TEXT, self._room)))
+        if isinstance(value, int):
+            return int(value) if abs(value) <= 2**53 else f"[a number of {int(value).bit_length()} bits]"
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else str(float(value))
+        if isinstance(value, bytes | bytearray | memoryview):
+            return f"[{len(value)} bytes]"
+        if not isinstance(value, dict | list | tuple | set | frozenset):
+            return f"[{type(value).__name__[:80]}]"
+        if depth >= MAX_DEPTH:
+            return "[nested too deeply]"
+        try:
+            return self._object(value, depth) if isinstance(value, dict) else self._list(value, depth)
+        except Exception as error:  # another thread changes it, or it is a strange subclass
+            return f"[unreadable: {type(error).__name__}]"
+
+    def _object(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for key, below in value.items():
+            if self._room <= 0 or len(kept) == MAX_ITEMS:
+                kept["…"] = f"[{len(value) - len(kept)} more]"
+                break
+            name = keep_text(key if isinstance(key, str) else f"[{type(key).__name__[:80]}]", MAX_KEY)
+            self._room -= len(json.dumps(name)) + 2
+            secret = isinstance(key, str) and is_secret(key) and not (_counts(key) and isinstance(below, int | float))
+            kept[name] = self._hidden(below) if secret else self.value(below, depth + 1)
+        return kept
+
+    def _hidden(self, value: Any) -> Any:
+        """A secret: nothing of it, not its length either."""
+        if value is None or isinstance(value, bool):
+            return self.value(value, 0)
+        self._room -= len(REDACTED) + 2
+        return REDACTED
+
+    def _list(self, value: Any, depth: int) -> list[Any]:
+        kept: list[Any] = []
+        hide = False
+        for below in value:
+            if self._room <= 0 or len(kept) == MAX_ITEMS:
+                kept.append(f"[{len(value) - len(kept)} more]")
+                break
+            kept.append(self._hidden(below) if hide else self.value(below, depth + 1))
+            # A command line: the word after '--password' is one.
+            hide = isinstance(below, str) and bool(_OPTION.fullmatch(below)) and is_secret(below)
+        return kept
