@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import json
 import os
+import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ghcoord.clock import Runtime, SystemRuntime
 from ghcoord.config import Settings, load_settings
 from ghcoord.coord import hubrecord
 from ghcoord.coord.adopt import adopt
+from ghcoord.coord.care import unheard
 from ghcoord.coord.layout import FLEET
+from ghcoord.coord.migrate import migrate_hub, migrate_space
 from ghcoord.coord.observer import Observer
 from ghcoord.coord.workers import Machine
-from ghcoord.errors import NoHub
+from ghcoord.errors import NoHub, Unavailable, UsageError
 from ghcoord.hub import Hub
-from ghcoord.store.base import Store
+from ghcoord.model.health import Vitals
+from ghcoord.model.lease import check_ttl
+from ghcoord.model.timing import grace_for, poll_for
+from ghcoord.store.base import Store, Tell
+from ghcoord.store.folder import FolderState, Stray, look, remove
 from ghcoord.store.heads import Mark
 from ghcoord.store.open import local_path, open_store
+from ghcoord.store.takeover import SCHEMA
 from ghcoord.store.transact import Transactor
 from ghcoord.store.wrappers import CachingStore, RetryingStore, TracingStore
 
@@ -61,11 +70,17 @@ def locate(url: str | Path | None, settings: Settings) -> str:
 
 
 def create(
-    url: str | Path, settings: Settings | None = None, *, actor: str | None = None, state: Path | None = None
+    url: str | Path,
+    settings: Settings | None = None,
+    *,
+    actor: str | None = None,
+    state: Path | None = None,
+    trace: Trace | None = None,
 ) -> tuple[Hub, bool]:
     """Make a hub at ``url``, or open the one there; the second value says whether it is new.
 
-    ``state`` is the folder for what this user's processes remember of it (default: below the user's home).
+    ``state`` is the folder for what this user's processes remember of it
+    (default: below the user's home); ``trace`` as for :func:`connect`.
     """
     chosen = settings or load_settings(Path.cwd())
     path = local_path(str(url))
@@ -74,42 +89,74 @@ def create(
         from ghcoord.store.local import create_repository
 
         create_repository(path, chosen.prefix + FLEET)
-    hub = open_hub(open_store(str(url), runtime, chosen.prefix), runtime, chosen, actor=actor, state=state, make=True)
+    store = open_store(str(url), runtime, chosen.prefix)
+    hub = open_hub(store, runtime, chosen, actor=actor, trace=trace, state=state, make=True)
     return hub, hub.created
 
 
-class FolderState(NamedTuple):
-    """What a look at a local hub's folder found: where this user may not write, and ``*.lock`` files with their age.
+def import_hub(
+    file: str | Path,
+    url: str | Path,
+    settings: Settings | None = None,
+    *,
+    new_id: bool = False,
+    actor: str | None = None,
+    state: Path | None = None,
+    tell: Tell = unheard,
+) -> Hub:
+    """Make a hub at ``url``, a new or empty folder, from the bundle at ``file`` that ``export`` wrote.
 
-    Git holds a lock file for milliseconds: one that is seconds old was left by
-    a killed git command.  Those of a killed ghcoord are not among them, since
-    the next write removes them.
+    Everything in the bundle is checked first, and on failure nothing is left.
+    With ``new_id`` it is a hub of its own from then on; without, the same hub
+    in another place, as after the loss of a disk.  ``state`` as for
+    :func:`create`, ``tell`` hears how far it is.  Raises ``UsageError`` for a
+    file that is no hub's bundle or a folder that is not empty, ``Corrupt``,
+    ``TooLarge``, ``NewerSchema``.
     """
+    chosen = settings or load_settings(Path.cwd())
+    path = local_path(str(url))
+    if path is None:
+        raise UsageError("a hub in memory cannot be imported into: name a new folder")
+    from ghcoord.store.bundle import load_bundle
+    from ghcoord.store.local import create_repository
 
-    unwritable: list[Path]
-    leftover_locks: list[tuple[Path, float]]
+    runtime = SystemRuntime()
+    building = path.with_name(f".{path.name}.import-{runtime.randbits(32):08x}")
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists and is not empty: name a new folder")
+        load_bundle(Path(file).expanduser(), create_repository(building, chosen.prefix + FLEET), chosen.prefix, tell)
+        with contextlib.closing(open_store(str(building), runtime, chosen.prefix)) as store:
+            record = hubrecord.read(store, str(file))
+            if new_id:
+                record = hubrecord.change_id(Transactor(store, runtime, actor=actor or _default_actor()))
+        building.rename(path)
+    except OSError as error:
+        raise Unavailable(f"cannot make a hub at {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    made = open_store(str(path), runtime, chosen.prefix)
+    seen = state or _state_folder(f"{record['id']} {made.url}")
+    if seen is not None:
+        for known in ("heads.json", "observed.json"):
+            (seen / known).unlink(missing_ok=True)  # of a hub that was here before
+    return open_hub(made, runtime, chosen, actor=actor, state=state)
 
 
-def inspect_folder(url: str, older_than: float = 10.0) -> FolderState:
-    """Look at the folder of the hub at ``url`` without opening it; ``older_than`` in seconds. Raises ``NotFound``."""
+def inspect_folder(url: str) -> FolderState:
+    """Look at the folder of the hub at ``url`` without opening it. Raises ``NotFound``."""
     path = local_path(url)
     if path is None:
-        return FolderState([], [])
+        return FolderState([], [], 0, 0)
     from ghcoord.store.local import find_git_dir
 
-    git_dir = find_git_dir(path)
-    needed = (git_dir, git_dir / "objects", git_dir / "objects" / "pack", git_dir / "refs", git_dir / "ghcoord")
-    now = SystemRuntime().now()
-    own = {file.stat().st_ino for file in (git_dir / "ghcoord").glob("ref-*")}
-    locks = []
-    for file in sorted([*git_dir.glob("*.lock"), *(git_dir / "refs").rglob("*.lock")]):
-        try:
-            state = file.stat()
-        except OSError:
-            continue
-        if state.st_ino not in own and now - state.st_mtime > older_than:
-            locks.append((file, now - state.st_mtime))
-    return FolderState([folder for folder in needed if folder.exists() and not os.access(folder, os.W_OK)], locks)
+    return look(find_git_dir(path), SystemRuntime().now())
+
+
+def tidy_folder(strays: Iterable[Stray]) -> None:
+    """Remove what :func:`inspect_folder` found to be left over. Raises ``Denied``."""
+    for stray in strays:
+        remove(stray)
 
 
 def open_hub(
@@ -122,10 +169,15 @@ def open_hub(
     state: Path | None = None,
     make: bool | None = None,
 ) -> Hub:
-    """A hub over ``store``. ``make`` creates its record (default: only in memory, where nothing is ever there)."""
+    """A hub over ``store``. ``make`` creates its record (default: only in memory, where nothing is ever there).
+
+    Raises ``UsageError`` for settings whose times do not go together.
+    """
+    check_times(settings)
     inner = TracingStore(store, runtime, trace) if trace is not None else store
     who = actor or settings.actor or _default_actor()
-    transactor = Transactor(CachingStore(RetryingStore(inner, runtime)), runtime, actor=who, adopt=adopt)
+    cached = CachingStore(RetryingStore(inner, runtime))
+    transactor = Transactor(cached, runtime, actor=who, adopt=adopt, migrate=migrate_space)
     in_memory = store.url == "memory:"
     if make or (make is None and in_memory):
         record = hubrecord.create(transactor)
@@ -133,6 +185,8 @@ def open_hub(
         record = hubrecord.open_existing(transactor, store.url)
     folder = state or (None if in_memory else _state_folder(f"{record['id']} {store.url}"))
     transactor.guard.marks.update(_load_marks(folder))
+    if record["schema"] < SCHEMA:
+        record = migrate_hub(transactor, record)
     return Hub(
         transactor,
         runtime,
@@ -145,8 +199,22 @@ def open_hub(
             file=folder / "observed.json" if folder is not None else None,
         ),
         machine=detect_machine,
+        vitals=read_vitals,
         on_close=lambda marks: _save_marks(folder, marks),
     )
+
+
+def check_times(settings: Settings) -> None:
+    """Raise ``UsageError`` for a ttl out of range, and for a poll interval or a grace that is too long for the ttl."""
+    for name, ttl in (("locks.ttl", settings.locks.ttl), ("worker.ttl", settings.worker.ttl)):
+        try:
+            if ttl is not None:
+                check_ttl(ttl)
+                if name == "worker.ttl":
+                    poll_for(ttl, settings.poll, ttl)
+                    grace_for(ttl, settings.worker.grace)
+        except UsageError as mistake:
+            raise UsageError(f"the setting {name}: {mistake.message}") from None
 
 
 def _default_actor() -> str:
@@ -162,6 +230,19 @@ def detect_machine() -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
     return Machine(socket.gethostname(), os.getpid(), cores, memory)
+
+
+def read_vitals(folder: Path) -> Vitals:
+    """The machine's load, this process's memory, and the room in ``folder``, as far as they can be told."""
+    load = memory = free = None
+    with contextlib.suppress(OSError):
+        load = round(os.getloadavg()[0], 2)
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        memory = round(pages * os.sysconf("SC_PAGE_SIZE") / (1024 * 1024), 1)
+    with contextlib.suppress(OSError):
+        free = float(shutil.disk_usage(folder).free // (1024 * 1024))
+    return Vitals(load, memory, free)
 
 
 # -- what this user's processes remember of a hub between runs

@@ -16,19 +16,29 @@ CONFIG_FILE = "ghcoord.toml"
 
 @dataclass(frozen=True, slots=True)
 class LockSettings:
-    """``ttl`` in seconds of locks taken without one (reference: ``locking.ttlSeconds``)."""
+    """``ttl`` in seconds of locks taken without one (reference: ``locking.ttlSeconds``); ``None``: as the hub says.
 
-    ttl: float = 300.0
+    Taking a lock is tried ``retry_attempts`` times, ``retry_delay`` seconds
+    apart, when the hub cannot be reached; how long to wait for a lock that is
+    held is up to each call.
+    """
+
+    ttl: float | None = None
+    retry_attempts: int = 3
+    retry_delay: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """``ttl``: seconds a daemon counts as alive without renewing. ``slots``: tasks at a time."""
+    """``ttl``: seconds a daemon counts as alive without renewing; ``None``: as the hub says.
 
-    ttl: float = 15.0
+    ``slots``: tasks at a time.  ``grace``: seconds between TERM and KILL for a
+    task that is cancelled or timed out; ``None``: one, less for a short ttl.
+    """
+
+    ttl: float | None = None
     slots: int = 1
-    grace: float = 1.0
-    """Seconds between TERM and KILL for a task that is cancelled or timed out."""
+    grace: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,9 @@ class Settings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
 
 
-_DURATIONS = {"ttl", "poll", "grace"}
+_DURATIONS = {"ttl", "poll", "grace", "retry_delay"}
+_NUMBERS = {"slots": 10_000, "retry_attempts": 100}
+"""The largest value of each whole number; the smallest is 1."""
 _TABLES: dict[str, type[Any]] = {"locks": LockSettings, "worker": WorkerSettings}
 
 
@@ -64,9 +76,9 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
             values[key] = parse_duration(value)
             if key == "poll" and not values[key]:
                 raise UsageError(f"{where}{key} must be more than 0")
-        elif key == "slots":
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 10_000:
-                raise UsageError(f"{where}{key} must be a whole number from 1 to 10,000")
+        elif key in _NUMBERS:
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _NUMBERS[key]:
+                raise UsageError(f"{where}{key} must be a whole number from 1 to {_NUMBERS[key]:,}")
             values[key] = value
         elif not isinstance(value, str) or not value:
             raise UsageError(f"{where}{key} must be a text")

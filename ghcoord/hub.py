@@ -4,34 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ghcoord.clock import Runtime
 from ghcoord.config import Settings
-from ghcoord.coord import adopt, events, layout
+from ghcoord.coord import adopt, care, events, history, hubrecord, layout
+from ghcoord.coord.audit import Audit
+from ghcoord.coord.balance import Balance
+from ghcoord.coord.care import GcReport, unheard
+from ghcoord.coord.config_record import HubSettings
 from ghcoord.coord.context import Context
 from ghcoord.coord.events import Commit
+from ghcoord.coord.leader import Elections
+from ghcoord.coord.lock_wait import Retries
 from ghcoord.coord.locks import Locks
-from ghcoord.coord.memory import Memory
+from ghcoord.coord.memory import CheckKey, DeleteKey, Memory, SetKey
 from ghcoord.coord.observer import Observer
-from ghcoord.coord.tasks import Submission, Tasks
+from ghcoord.coord.repair import Repair, repair
+from ghcoord.coord.schedules import Schedules
+from ghcoord.coord.tasks import Submission, TaskQuery, Tasks
 from ghcoord.coord.tick import Beat, Reply, beat
 from ghcoord.coord.workers import Machine, Workers
-from ghcoord.errors import HeadRegressed
+from ghcoord.errors import GhcoordError, HeadRegressed
 from ghcoord.model.codec import stamp
+from ghcoord.model.event import AuditEntry
+from ghcoord.model.health import Vitals
 from ghcoord.model.tool import ToolRegistry
-from ghcoord.model.worker import Capabilities
+from ghcoord.model.worker import Capabilities, Health
+from ghcoord.store.base import Tell
+from ghcoord.store.bundle import Written
 from ghcoord.store.heads import Mark, revision_of
+from ghcoord.store.pinned import PinnedStore
 from ghcoord.store.transact import Transactor
 
-__all__ = ["Capabilities", "Hub", "Submission"]
+__all__ = ["AuditEntry", "Capabilities", "CheckKey", "DeleteKey", "Health", "Hub", "SetKey", "Submission", "TaskQuery"]
 
 
 class Hub:
     """An open hub. Every object reached from it may be shared between threads.
 
-    ``locks``, ``workers``, ``tasks``, ``memory`` and ``tools`` are its parts.
+    ``locks``, ``workers``, ``tasks``, ``schedules``, ``balance``, ``memory``, ``audit`` and ``tools`` are its parts.
     Close it, or use it as a context manager.
     """
 
@@ -45,6 +59,7 @@ class Hub:
         actor: str,
         observer: Observer,
         machine: Callable[[], Machine],
+        vitals: Callable[[Path], Vitals],
         on_close: Callable[[Mapping[str, Mark]], None] | None = None,
     ) -> None:
         poll = settings.poll or transactor.store.capabilities.poll_interval
@@ -55,14 +70,21 @@ class Hub:
         self.runtime = runtime
         self.observer = observer
         self.machine = machine
+        self.vitals = vitals
+        self.config = HubSettings(self._context)
         self.locks = Locks(
             self._context,
             ttl=settings.locks.ttl,
             identity=lambda: {"hostname": machine().hostname, "pid": machine().pid},
+            retries=Retries(settings.locks.retry_attempts, settings.locks.retry_delay),
         )
+        self.leader = Elections(self._context, self.locks)
         self.workers = Workers(self._context, machine=machine)
         self.tasks = Tasks(self._context)
+        self.balance = Balance(self._context)
+        self.schedules = Schedules(self._context)
         self.memory = Memory(self._context)
+        self.audit = Audit(self._context)
         self.tools = ToolRegistry()
 
     @property
@@ -74,6 +96,11 @@ class Hub:
     def created(self) -> bool:
         """Whether opening it made it."""
         return bool(self._record.get("created", False))
+
+    @property
+    def migrated_from(self) -> int | None:
+        """The schema that the hub had until it was opened now; ``None`` when it was not migrated."""
+        return self._record.get("migrated_from")
 
     @property
     def url(self) -> str:
@@ -96,9 +123,19 @@ class Hub:
         return self._context.transactor.store.capabilities.clock_margin
 
     @property
+    def requests_per_commit(self) -> int:
+        """Requests to a network that a commit of one space takes; 0 for a hub on this machine."""
+        return self._context.transactor.store.capabilities.requests_per_commit
+
+    @property
     def commits(self) -> int:
         """Commits that this object has made."""
         return self._context.transactor.commits
+
+    def worker_ttl(self, given: float | None = None) -> float:
+        """Seconds that a worker daemon counts as alive: ``given``, else this process's settings, else the hub's."""
+        own = self.settings.worker.ttl if given is None else given
+        return self._context.config().worker_ttl if own is None else own
 
     def now(self) -> datetime:
         """The hub's time."""
@@ -121,6 +158,49 @@ class Hub:
         """The commits of a space, newest first: what ``git log`` shows of its branch."""
         return events.log(self._context, space)
 
+    # -- the past
+
+    def at(self, when: history.When) -> Hub:
+        """The hub as it was at ``when``: an aware datetime, a revision, or the id of a commit.
+
+        Each space stands at its newest commit at or before then, and the clock
+        stands still.  Everything can be read as ever, and nothing written:
+        that raises ``Unsupported``.  Closing it leaves this hub open; it can be
+        used for as long as this one.  Raises ``NotFound`` naming the earliest
+        moment there is, ``UsageError`` for one in the future.
+        """
+        store = self._context.transactor.store
+        past = history.find(store, when)
+        transactor = Transactor(PinnedStore(store, past.heads, past.at), self.runtime, actor=self.actor)
+        return Hub(
+            transactor,
+            self.runtime,
+            self.settings,
+            hubrecord.open_existing(transactor, self.url),
+            actor=self.actor,
+            observer=Observer(self.runtime, margin=self.clock_margin),
+            machine=self.machine,
+            vitals=self.vitals,
+        )
+
+    def revisions(self) -> dict[str, int]:
+        """The revision of every space."""
+        store = self._context.transactor.store
+        return {space: revision_of(store, space, head) for space, head in sorted(store.heads().items())}
+
+    def on_commit(self, tell: Callable[[], None], space: str = layout.FLEET) -> Callable[[], None]:
+        """Call ``tell`` after each commit that this object makes to ``space``; returns what ends that.
+
+        It is called in the thread that committed and must be quick: it sets an
+        event.  Commits of others show by polling only.
+        """
+        return self._context.transactor.moved.add(space, tell)
+
+    def newest(self, space: str = layout.FLEET) -> tuple[int, str] | None:
+        """The highest revision of ``space`` that this object has seen, and its commit. Asks nobody."""
+        mark = self._context.transactor.guard.marks.get(space)
+        return None if mark is None else (mark.revision, mark.head)
+
     def beat(self, request: Beat, timeout: float = 30.0) -> Reply:
         """One tick of a worker daemon."""
         return beat(self._context, request, timeout)
@@ -136,6 +216,32 @@ class Hub:
             found += [{"state": "set aside", **one, "space": space} for one in adopt.set_aside(snapshot)]
         return found
 
+    def repair(self, *, dry_run: bool = False) -> list[Repair]:
+        """Put right what can be: broken records set aside, indexes that disagree with the records made anew,
+        tasks and locks of workers that are gone recovered. With ``dry_run`` only what that would be.
+        """
+        return repair(self._context, self.workers, dry_run=dry_run)
+
+    def gc(self, retention: float | None = None, *, dry_run: bool = False, tell: Tell = unheard) -> GcReport:
+        """Let history older than ``retention`` seconds go, and everything that only it needed. Safe beside writers.
+
+        The default is the hub's setting ``retention.history``; the last minute
+        always stays.  Heads, revisions and tokens are untouched.  ``tell``
+        hears how far it is.  Raises ``Unsupported`` where the hub shares its
+        repository, ``Unavailable`` while another gc runs.
+        """
+        return care.gc(self._context, retention, dry_run, tell)
+
+    def export(self, file: str | Path, *, history: bool = True, tell: Tell = unheard) -> Written:
+        """Write the whole hub into a git bundle at ``file``, which ``ghcoord import`` and ``git clone`` read.
+
+        What was at ``file`` is replaced once the new one is complete.  Without
+        ``history`` it holds the present state alone; of a hub whose history
+        was collected, that and what is left.  Raises ``Denied``,
+        ``Unavailable`` for a file that cannot be written.
+        """
+        return care.export(self._context, Path(file), self.settings.prefix, history, tell)
+
     def check_history(self) -> str | None:
         """Why writes are stopped, or ``None`` when every space goes on from what was seen."""
         guard = self._context.transactor.guard
@@ -150,11 +256,17 @@ class Hub:
         return {space: mark.revision for space, mark in self._context.transactor.adopt_heads().items()}
 
     def close(self) -> None:
-        """Keep what was observed and release the store."""
-        self.observer.close()
-        if self._on_close is not None:
-            self._on_close(self._context.transactor.guard.marks)
-        self._context.transactor.store.close()
+        """Write what is recorded for the audit log, keep what was observed, and release the store.
+
+        Raises why audit entries could not be written; everything is released nevertheless.
+        """
+        try:
+            self.audit.close()
+        finally:
+            self.observer.close()
+            if self._on_close is not None:
+                self._on_close(self._context.transactor.guard.marks)
+            self._context.transactor.store.close()
 
     def __enter__(self) -> Hub:
         return self
@@ -162,4 +274,8 @@ class Hub:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except GhcoordError:
+            if error is None:
+                raise

@@ -16,6 +16,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, 
 _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?", re.ASCII)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _MAX_COMPONENT = 180
+_ALL_PLAIN = re.compile(rf"[a-z0-9_-]{{1,{_MAX_COMPONENT}}}")
 
 
 def _base32(value: int, length: int) -> str:
@@ -92,6 +93,8 @@ def encode_component(name: str) -> str:
     else is percent-encoded.  What would be longer than 180 characters is cut
     and ends in ``%-`` and a digest: such a component is decoded from its record.
     """
+    if _ALL_PLAIN.fullmatch(name):
+        return name
     out: list[str] = []
     last = len(name) - 1
     for at, char in enumerate(name):

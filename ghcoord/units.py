@@ -1,4 +1,4 @@
-"""Durations as people write them: ``90``, ``90s``, ``5m``, ``1h30m``."""
+"""Durations as people write them, ``90``, ``90s``, ``5m``, ``1h30m``, and sizes as they read them."""
 
 from __future__ import annotations
 
@@ -49,4 +49,15 @@ def format_duration(seconds: float) -> str:
         return f"{whole // 60}m{whole % 60:02d}s"
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+    hours = whole % 86400 // 3600
+    return f"{whole // 86400}d{hours:02d}h" if hours else f"{whole // 86400}d"
+
+
+def format_size(size: float) -> str:
+    """Bytes for people: ``512 B``, ``3.4 KiB``, ``120 MiB``."""
+    units = iter(("B", "KiB", "MiB", "GiB"))
+    unit = next(units)
+    while size >= 1024 and unit != "GiB":
+        size /= 1024
+        unit = next(units)
+    return f"{size:.1f} {unit}" if unit != "B" and size < 100 else f"{size:.0f} {unit}"

@@ -19,11 +19,12 @@ from ghcoord.coord.context import (
     LOCK_STATS_TABLE,
     LOCK_TABLE,
     PATH_TABLE,
+    SCHEDULE_TABLE,
     TASK_TABLE,
     WORKER_TABLE,
 )
 from ghcoord.coord.layout import FLEET, namespace_of
-from ghcoord.coord.queue import rebuild, records
+from ghcoord.coord.queue import firing, rebuild, records
 from ghcoord.coord.table import Table
 from ghcoord.errors import Corrupt, NewerSchema, TooLarge
 from ghcoord.ids import encode_component
@@ -73,7 +74,7 @@ class Room:
 def tables_of(space: str) -> list[Table[Any]]:
     """The tables whose records lie in ``space``."""
     if space == FLEET:
-        return [TASK_TABLE, WORKER_TABLE]
+        return [TASK_TABLE, WORKER_TABLE, SCHEDULE_TABLE]
     if space == layout.LOCKS:
         return [LOCK_TABLE, PATH_TABLE, LOCK_STATS_TABLE]
     return [KEY_TABLE, FENCE_TABLE] if namespace_of(space) is not None else []
@@ -100,6 +101,8 @@ def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
         records.reindex(tx, tasks)
     elif namespace_of(space) is not None:
         memory_index.follow(tx, space, base, present, keys)
+    if space == FLEET and _differs(base, present, layout.SCHEDULES):
+        firing.rebuild(tx)
 
 
 def _differs(base: Snapshot, present: Snapshot, *paths: str) -> bool:
@@ -202,6 +205,25 @@ def _free(tx: Tx, space: str, path: str) -> bool:
     """Whether a file can be put at ``path``: no directory is there, and no file above it."""
     above = (path[:at] for at, char in enumerate(path) if char == "/")
     return not tx.names(space, path) and all(tx.read(space, one) is None for one in above)
+
+
+def clear_broken(tx: Tx, space: str) -> list[tuple[str, str]]:
+    """Set aside every record of ``space`` that cannot be read where it lies; path and reason of each.
+
+    Of those for which one commit has no room the rest is left for another.
+    """
+    room = Room()
+    found = []
+    for table in tables_of(space):
+        for path in list(tx.walk(space, table.folder)):
+            data = tx.read(space, path) or b""
+            try:
+                table.decode(data, space, path)
+            except (Corrupt, NewerSchema) as reason:
+                _set_aside(tx, space, path, data, None, reason.message, room)
+                if tx.read(space, path) is None:
+                    found.append((_printable(path), _printable(reason.message)))
+    return found
 
 
 def set_aside(snapshot: Snapshot) -> list[dict[str, Any]]:

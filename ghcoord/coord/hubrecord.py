@@ -7,10 +7,13 @@ from typing import Any
 
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET, HUB_RECORD, LOCKS, META
-from ghcoord.errors import Corrupt, NewerSchema, NotFound
+from ghcoord.errors import Corrupt, NewerSchema, NotFound, UsageError
 from ghcoord.ids import new_op_id
 from ghcoord.model.codec import stamp, to_json
-from ghcoord.store.transact import SCHEMA, Transactor
+from ghcoord.store.base import Store
+from ghcoord.store.snapshot import Snapshot
+from ghcoord.store.takeover import SCHEMA
+from ghcoord.store.transact import Transactor
 from ghcoord.store.tx import Tx
 
 _README = {
@@ -27,7 +30,7 @@ def create(transactor: Transactor) -> dict[str, Any]:
     def run(tx: Tx) -> dict[str, Any]:
         raw = tx.read(META, HUB_RECORD)
         if raw is not None:
-            return {**_parse(raw), "created": False}
+            return {**parse(raw), "created": False}
         record = {"created_at": stamp(tx.now).isoformat().replace("+00:00", "Z"), "id": made_id, "schema": SCHEMA}
         tx.write(META, HUB_RECORD, to_json(record).encode())
         for space, what in _README.items():
@@ -54,10 +57,33 @@ def open_existing(transactor: Transactor, url: str) -> dict[str, Any]:
     raw = transactor.view(META)[META].read(HUB_RECORD)
     if raw is None:
         raise NotFound(f"there is no hub at {url}: 'ghcoord init {url}' makes one")
-    return _parse(raw)
+    return parse(raw)
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def read(store: Store, file: str) -> dict[str, Any]:
+    """The record of a hub that came in ``file``; raises ``UsageError`` where that held none."""
+    raw = Snapshot(store, META, store.heads().get(META)).read(HUB_RECORD)
+    if raw is None:
+        raise UsageError(f"{file} is a bundle, but not of a hub: it has no {META}:{HUB_RECORD}")
+    return parse(raw)
+
+
+def change_id(transactor: Transactor) -> dict[str, Any]:
+    """Give the hub a new id, under which it is another one than it was; returns its record."""
+    made = new_op_id(transactor.runtime.randbits)
+
+    def run(tx: Tx) -> dict[str, Any]:
+        before = parse(tx.read(META, HUB_RECORD) or b"")
+        record = {**before, "id": made, "forked_from": before["id"]}
+        tx.write(META, HUB_RECORD, to_json(record).encode())
+        tx.event(META, "hub forked", before=before["id"], after=made)
+        return record
+
+    return transactor.transact((META,), run)
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """The hub's record in a file's text; raises ``Corrupt``, or ``NewerSchema`` for one of a newer ghcoord."""
     try:
         record = json.loads(raw)
         schema = int(record["schema"])
@@ -66,4 +92,4 @@ def _parse(raw: bytes) -> dict[str, Any]:
         raise Corrupt(f"{META}:{HUB_RECORD} is broken: restore it from the branch's history") from None
     if schema > SCHEMA:
         raise NewerSchema(f"the hub has schema {schema}, this ghcoord knows {SCHEMA}: upgrade ghcoord")
-    return dict(record)
+    return {**record, "schema": schema}

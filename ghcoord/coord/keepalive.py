@@ -2,7 +2,7 @@
 
 The owner counts from *sending* its last acknowledged renewal, by a clock that
 runs on while the machine is suspended.  It renews at a third of the ttl and
-gives up at two thirds, before anybody else may take over.
+gives up at two thirds, unless told otherwise, before anybody else may take over.
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from ghcoord.clock import Runtime, Thread
 from ghcoord.errors import GhcoordError, LeaseLost, LockHeld, NotFound, NotOwner, WorkerReplaced
 from ghcoord.model.lease import GIVE_UP_AT, RENEW_AT
 from ghcoord.model.lock import Lock
-
-if TYPE_CHECKING:
-    from ghcoord.coord.locks import Locks
 
 LOST = (LeaseLost, NotFound, NotOwner, WorkerReplaced)
 """Answers to a renewal that prove the lease lost; any other error is tried again until time is up."""
@@ -28,7 +24,8 @@ class Keepalive:
     """Calls ``renew`` in a thread; ``on_lost`` once, when the lease is lost or must be taken for lost.
 
     ``ttl`` is in seconds.  ``granted_at`` is the monotonic time before the
-    request that got the lease was sent.
+    request that got the lease was sent.  ``renew_every`` and ``give_up_after``
+    in seconds replace the usual parts of the ttl.
     """
 
     def __init__(
@@ -39,10 +36,13 @@ class Keepalive:
         on_lost: Callable[[], None] | None = None,
         *,
         granted_at: float | None = None,
+        renew_every: float | None = None,
+        give_up_after: float | None = None,
         name: str = "lease",
     ) -> None:
         self._runtime = runtime
-        self._ttl = ttl
+        self._every = ttl * RENEW_AT if renew_every is None else renew_every
+        self._limit = ttl * GIVE_UP_AT if give_up_after is None else give_up_after
         self._renew = renew
         self._on_lost = on_lost
         self._acknowledged = runtime.monotonic() if granted_at is None else granted_at
@@ -54,9 +54,9 @@ class Keepalive:
 
     @property
     def lost(self) -> bool:
-        """Whether the lease is lost: reported so, or not renewed for two thirds of its ttl."""
+        """Whether the lease is lost: reported so, or not renewed for too long."""
         return self._lost.is_set() or (
-            not self._stopped.is_set() and self._runtime.monotonic() - self._acknowledged > self._ttl * GIVE_UP_AT
+            not self._stopped.is_set() and self._runtime.monotonic() - self._acknowledged > self._limit
         )
 
     def start(self) -> None:
@@ -74,13 +74,13 @@ class Keepalive:
 
     def _due(self) -> float:
         """Seconds until the next renewal."""
-        return max(0.0, self._acknowledged + self._ttl * RENEW_AT - self._runtime.monotonic())
+        return max(0.0, self._acknowledged + self._every - self._runtime.monotonic())
 
     def _renew_until_stopped(self) -> None:
         runtime = self._runtime
-        retry = max(0.05, self._ttl * RENEW_AT / 4)
+        retry = max(0.05, self._every / 4)
         wait = self._due()
-        while not self._stopped.wait(min(wait, self._ttl * RENEW_AT / 2)) and not self._lost.is_set():
+        while not self._stopped.wait(min(wait, self._every / 2)) and not self._lost.is_set():
             if self._due() > 0:
                 wait = self._due()
                 continue
@@ -98,13 +98,12 @@ class Keepalive:
 
     def _watch(self) -> None:
         """Call the lease lost in time, whatever the renewing thread is waiting for."""
-        limit = self._ttl * GIVE_UP_AT
         while True:
-            left = self._acknowledged + limit - self._runtime.monotonic()
+            left = self._acknowledged + self._limit - self._runtime.monotonic()
             if left <= 0:
                 self._lose()
                 return
-            if self._stopped.wait(min(left, limit / 4)) or self._lost.is_set():
+            if self._stopped.wait(min(left, self._limit / 4)) or self._lost.is_set():
                 return
 
     def _lose(self) -> None:
@@ -117,24 +116,32 @@ class Keepalive:
 
 
 class HeldLock:
-    """A lock held for the length of a ``with`` block."""
+    """A lock held for the length of a ``with`` block, of whatever kind it is.
+
+    ``what`` is how messages call it.
+    """
 
     def __init__(
         self,
-        locks: Locks,
         runtime: Runtime,
-        name: str,
-        owner: str,
+        what: str,
         *,
         acquire: Callable[[], tuple[Lock, float] | None],
+        renew: Callable[[Lock], object],
+        release: Callable[[Lock], object],
+        holder: Callable[[], Lock | None],
         on_lost: Callable[[], None] | None,
+        renew_every: float | None = None,
+        give_up_after: float | None = None,
     ) -> None:
-        self._locks = locks
         self._runtime = runtime
-        self._name = name
-        self._owner = owner
+        self._what = what
         self._acquire = acquire
+        self._renew = renew
+        self._release = release
+        self._holder = holder
         self._on_lost = on_lost
+        self._times = (renew_every, give_up_after)
         self._lock: Lock | None = None
         self._keepalive: Keepalive | None = None
 
@@ -142,7 +149,7 @@ class HeldLock:
     def lock(self) -> Lock:
         """The grant; raises ``LeaseLost`` outside of the ``with`` block."""
         if self._lock is None:
-            raise LeaseLost(f"the lock {self._name!r} is not held here")
+            raise LeaseLost(f"{self._what} is not held here")
         return self._lock
 
     @property
@@ -158,23 +165,26 @@ class HeldLock:
     def check(self) -> None:
         """Raise ``LeaseLost`` if the lease is lost."""
         if self.lost:
-            raise LeaseLost(f"the lease of the lock {self._name!r} was lost: stop the work it guarded")
+            raise LeaseLost(f"the lease of {self._what} was lost: stop the work it guarded")
 
     def __enter__(self) -> HeldLock:
         granted = self._acquire()
         if granted is None:
-            holder = self._locks.get(self._name)
+            holder = self._holder()
             who = f" by {holder.owner!r}" if holder is not None else ""
-            raise LockHeld(f"the lock {self._name!r} is held{who}")
-        self._lock, sent = granted
-        token = self._lock.token
+            raise LockHeld(f"{self._what} is held{who}")
+        lock, sent = granted
+        every, limit = self._times
+        self._lock = lock
         self._keepalive = Keepalive(
             self._runtime,
-            self._lock.ttl,
-            lambda: self._locks.renew(self._name, self._owner, token),
+            lock.ttl,
+            lambda: self._renew(lock),
             self._on_lost,
             granted_at=sent,
-            name=self._name,
+            renew_every=every,
+            give_up_after=limit,
+            name=lock.name,
         )
         self._keepalive.start()
         return self
@@ -190,10 +200,10 @@ class HeldLock:
         self._keepalive = self._lock = None
         if lost:
             if error is None:
-                raise LeaseLost(f"the lease of the lock {self._name!r} was lost before the work ended")
+                raise LeaseLost(f"the lease of {self._what} was lost before the work ended")
             return
         try:
-            self._locks.release(self._name, self._owner, lock.token)
+            self._release(lock)
         except (LeaseLost, NotFound, NotOwner):
             if error is None:
-                raise LeaseLost(f"the lease of the lock {self._name!r} was lost before the work ended") from None
+                raise LeaseLost(f"the lease of {self._what} was lost before the work ended") from None

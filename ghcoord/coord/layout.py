@@ -31,6 +31,7 @@ HUB_RECORD = "hub.json"
 SETTINGS_RECORD = "settings.json"
 README = "README.md"
 QUEUE_RECORD = "queue.json"
+BALANCE_RECORD = "balance.json"
 BROKEN = "broken"
 TASKS = "tasks"
 WORKERS = "workers"
@@ -71,11 +72,12 @@ MAX_CLASS = 180
 """Longest name of a line of tasks with equal needs."""
 
 _NUMBERED = re.compile(r"t(0|[1-9][0-9]{0,10})", re.ASCII)
+_BATCHED = re.compile(r"b([0-9a-f]{12})-(0|[1-9][0-9]{0,7})", re.ASCII)
 
 MARKER = b"{}\n"
 """Content of index files: the same for all, so that it is stored once."""
 
-RECORD_FOLDERS = {FLEET: (TASKS, WORKERS), LOCKS: (LOCK_RECORDS, PATH_CLAIMS, LOCK_STATS), META: ()}
+RECORD_FOLDERS = {FLEET: (TASKS, WORKERS, SCHEDULES), LOCKS: (LOCK_RECORDS, PATH_CLAIMS, LOCK_STATS), META: ()}
 """Folders of records by space; a memory space has ``keys`` and ``fences``."""
 
 
@@ -111,12 +113,22 @@ def _spread(name: str) -> str:
     return fan_out(name)[0] if number is None else f"{number >> 10 & 255:02x}"
 
 
+@lru_cache(4096)
 def task_path(task_id: str) -> str:
     """Numbered tasks lie in blocks of 256, so that a batch changes few directories; others are spread."""
     number = numbered(task_id)
-    if number is None:
-        return _record(TASKS, check_id(task_id, "task id"))
-    return f"{TASKS}/t/{number >> 16:06x}/{number >> 8 & 255:02x}/{task_id}.json"
+    if number is not None:
+        return f"{TASKS}/t/{number >> 16:06x}/{number >> 8 & 255:02x}/{task_id}.json"
+    batched = _BATCHED.fullmatch(task_id)
+    if batched is not None:
+        batch, place = batched[1], int(batched[2])
+        return f"{TASKS}/b/{batch[:2]}/{batch[2:4]}/{batch}/{place >> 16:03x}/{place >> 8 & 255:02x}/{task_id}.json"
+    return former_task_path(task_id)
+
+
+def former_task_path(task_id: str) -> str:
+    """Where schema 1 had the record of a task, whatever its id."""
+    return _record(TASKS, check_id(task_id, "task id"))
 
 
 def worker_path(worker_id: str) -> str:

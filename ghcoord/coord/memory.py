@@ -1,44 +1,40 @@
-"""Namespaced memory: values by key, compare-and-set, fenced writes, watching."""
+"""Namespaced memory: values by key, compare-and-set, fenced writes, atomic changes of many keys, history, watching."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from threading import get_ident
-from typing import Any, NamedTuple, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, TypeVar, overload
 from unicodedata import normalize
 
-from ghcoord.clock import Event
-from ghcoord.coord import layout
-from ghcoord.coord.context import FENCE_TABLE, KEY_TABLE, LOCK_TABLE, Context
+from ghcoord.coord import memory_history, memory_index, memory_namespaces, memory_transfer, memory_write
+from ghcoord.coord.context import KEY_TABLE, Context
 from ghcoord.coord.layout import DEFAULT_NAMESPACE, LOCKS, memory_space
-from ghcoord.errors import Corrupt, GhcoordError, NewerSchema, StoreError, SyncError, Unsupported, UsageError
+from ghcoord.coord.memory_history import MemoryVersion
+from ghcoord.coord.memory_namespaces import NamespaceUsage
+from ghcoord.coord.memory_transfer import Imported
+from ghcoord.coord.memory_watch import Change, Watch
+from ghcoord.coord.memory_write import CheckKey, DeleteKey, FencedBy, Op, Result, SetKey
+from ghcoord.errors import Corrupt, GhcoordError, NewerSchema, NotFound, Unsupported, UsageError
 from ghcoord.ids import check_name
-from ghcoord.model import memory as model
-from ghcoord.model.codec import check_value, stamp
-from ghcoord.model.lease import MAX_TTL
-from ghcoord.model.memory import Fence, MemoryEntry
-from ghcoord.store.heads import revision_of
-from ghcoord.store.snapshot import Snapshot, diff
+from ghcoord.model.memory import MemoryEntry
+from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Tx
 
+__all__ = [
+    "Change",
+    "CheckKey",
+    "DeleteKey",
+    "FencedBy",
+    "Imported",
+    "Memory",
+    "MemoryVersion",
+    "NamespaceUsage",
+    "SetKey",
+]
 
-class FencedBy(NamedTuple):
-    """The lock, and the fencing token under which its holder writes."""
-
-    lock: str
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a watch saw: ``kind`` is ``set``, ``deleted``, ``expired``, or ``resync`` when history was cut."""
-
-    kind: str
-    key: str
-    value: Any = None
-    revision: int = 0
+T = TypeVar("T")
 
 
 class Memory:
@@ -46,6 +42,8 @@ class Memory:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+
+    # -- writing
 
     def set(
         self,
@@ -65,27 +63,9 @@ class Memory:
         write happens only while the lock's present grant carries exactly that
         token, else ``FenceRefused``.
         """
-        key = check_name(key, "key")
-        check_value(value, "value")
-        if ttl is not None and not 0 < ttl <= MAX_TTL:
-            raise UsageError(f"a ttl of {ttl:g} s is out of range: give more than 0 s, at most 30 days")
-        space = memory_space(namespace)
-
-        def run(tx: Tx) -> MemoryEntry:
-            self._guard(tx, space, key, if_revision, fence)
-            entry = MemoryEntry(
-                key=key,
-                value=value,
-                revision=tx.revision,
-                updated_at=stamp(tx.now),
-                updated_by=self._context.actor,
-                ttl=ttl,
-            )
-            KEY_TABLE.put(tx, space, key, entry)
-            tx.event(space, "memory set", key=key, by=self._context.actor)
-            return entry
-
-        return self._context.transact(self._spaces(space, fence), run)
+        (entry,) = self.apply([SetKey(key, value, namespace, if_revision, ttl)], fence=fence)
+        assert isinstance(entry, MemoryEntry)
+        return entry
 
     def delete(
         self,
@@ -96,99 +76,236 @@ class Memory:
         fence: FencedBy | tuple[str, int] | None = None,
     ) -> bool:
         """Remove ``key``; ``False`` when it was not set. Conditions as in :meth:`set`."""
-        key = check_name(key, "key")
-        space = memory_space(namespace)
+        (deleted,) = self.apply([DeleteKey(key, namespace, if_revision)], fence=fence)
+        return bool(deleted)
 
-        def run(tx: Tx) -> bool:
-            entry = self._guard(tx, space, key, if_revision, fence)
-            if tx.read(space, KEY_TABLE.path(key)) is None:
-                return False
-            KEY_TABLE.remove(tx, space, key)
-            tx.event(space, "memory deleted", key=key, by=self._context.actor)
-            return entry is not None
+    def set_many(
+        self,
+        values: Mapping[str, Any],
+        namespace: str = DEFAULT_NAMESPACE,
+        *,
+        if_revisions: Mapping[str, int] | None = None,
+        ttl: float | None = None,
+        fence: FencedBy | tuple[str, int] | None = None,
+    ) -> dict[str, MemoryEntry]:
+        """Set all of ``values`` in one commit, or none of them; the entries by key.
 
-        return self._context.transact(self._spaces(space, fence), run)
+        ``if_revisions`` holds conditions by key, also for keys that are only
+        compared.  Raises ``TooLarge`` for what does not fit into one commit.
+        """
+        conditions = dict(if_revisions or {})
+        ops: builtins.list[Op] = [
+            SetKey(key, value, namespace, conditions.pop(key, None), ttl) for key, value in values.items()
+        ]
+        ops += [CheckKey(key, revision, namespace) for key, revision in conditions.items()]
+        done = self.apply(ops, fence=fence)
+        return {key: entry for key, entry in zip(values, done, strict=False) if isinstance(entry, MemoryEntry)}
 
-    def _spaces(self, space: str, fence: tuple[str, int] | None) -> tuple[str, ...]:
-        if fence is None:
-            return (space,)
-        if not self._context.transactor.store.capabilities.multi_space:
-            raise Unsupported("this hub's store cannot commit to two spaces at once: fenced writes need that")
-        return (space, LOCKS)
+    def delete_many(
+        self,
+        keys: Iterable[str],
+        namespace: str = DEFAULT_NAMESPACE,
+        *,
+        if_revisions: Mapping[str, int] | None = None,
+        fence: FencedBy | tuple[str, int] | None = None,
+    ) -> builtins.list[str]:
+        """Remove ``keys`` in one commit; those that were set. Conditions as in :meth:`set_many`."""
+        named = builtins.list(keys)
+        conditions = dict(if_revisions or {})
+        ops: builtins.list[Op] = [DeleteKey(key, namespace, conditions.pop(key, None)) for key in named]
+        ops += [CheckKey(key, revision, namespace) for key, revision in conditions.items()]
+        done = self.apply(ops, fence=fence)
+        return [key for key, deleted in zip(named, done, strict=False) if deleted is True]
 
-    def _guard(
-        self, tx: Tx, space: str, key: str, if_revision: int | None, fence: tuple[str, int] | None
-    ) -> MemoryEntry | None:
-        """Check every condition of a write; returns the live entry it replaces."""
-        if fence is not None:
-            name, token = check_name(fence[0], "lock name"), fence[1]
-            seen = FENCE_TABLE.get(tx, space, name)
-            model.check_fence(LOCK_TABLE.get(tx, LOCKS, name), seen, name, token)
-            if seen is None or seen.token != token:
-                FENCE_TABLE.put(tx, space, name, Fence(lock=name, token=token))
-        try:
-            entry = KEY_TABLE.get(tx, space, key)
-        except (Corrupt, NewerSchema):
-            if if_revision is not None:
-                raise
-            entry = None  # a plain write repairs what a person broke
-        if entry is not None and entry.expired(tx.now):
-            entry = None
-        model.check_revision(entry, key, if_revision)
-        return entry
+    def apply(self, ops: Iterable[Op], *, fence: FencedBy | tuple[str, int] | None = None) -> builtins.list[Result]:
+        """Carry out all of ``ops`` in one commit, or none: ``SetKey``, ``DeleteKey`` and ``CheckKey``, any namespaces.
+
+        Every condition is judged on the state before; each key may be there
+        once.  Returns for each of ``ops`` the new entry, whether the key was
+        set, or the entry that was checked.  Raises ``RevisionMismatch``,
+        ``FenceRefused``, ``TooLarge``, and ``Unsupported`` for several
+        namespaces, or a fence, where the store commits to one space at a time.
+        """
+        checked = memory_write.checked(ops)
+        if not checked:
+            return []
+        spaces = memory_write.spaces_of(checked)
+        guard = None if fence is None else (check_name(fence[0], "lock name"), fence[1])
+        if guard is not None:
+            spaces = (*spaces, LOCKS)
+        if len(spaces) > 1 and not self._context.transactor.store.capabilities.multi_space:
+            what = "fenced writes need" if guard is not None else "a change of several namespaces needs"
+            raise Unsupported(f"this hub's store cannot commit to two spaces at once: {what} that")
+        actor, quota = self._context.actor, self._quota()
+
+        def run(tx: Tx) -> builtins.list[Result]:
+            return memory_write.apply(tx, checked, fence=guard, actor=actor, quota=quota)
+
+        return self._context.transact(spaces, run)
+
+    def _quota(self) -> int | None:
+        return self._context.config().quota_memory_keys
 
     # -- reading
 
-    def get(self, key: str, namespace: str = DEFAULT_NAMESPACE, model: Callable[[Any], Any] | None = None) -> Any:
+    @overload
+    def get(self, key: str, namespace: str = ..., model: None = None, *, revision: int | None = ...) -> Any: ...
+
+    @overload
+    def get(
+        self, key: str, namespace: str = ..., *, model: type[T] | Callable[[Any], T], revision: int | None = ...
+    ) -> T | None: ...
+
+    def get(
+        self,
+        key: str,
+        namespace: str = DEFAULT_NAMESPACE,
+        model: type[T] | Callable[[Any], T] | None = None,
+        *,
+        revision: int | None = None,
+    ) -> Any:
         """The value of ``key``, or ``None``; see :meth:`entry` to tell ``null`` from missing.
 
         ``model`` turns the value into something typed: a pydantic model class or any callable.
+        ``revision`` asks for the value as it was then, and raises ``NotFound``
+        where the key was not set, or that part of the history is no longer kept.
         """
-        entry = self.entry(key, namespace)
-        if entry is None or model is None:
-            return None if entry is None else entry.value
-        validate = getattr(model, "model_validate", model)
-        try:
-            return validate(entry.value)
-        except (ValueError, TypeError) as error:
-            raise Corrupt(f"the value of {key!r} does not fit {getattr(model, '__name__', model)}: {error}") from error
+        entry = self.entry(key, namespace, revision=revision)
+        return None if entry is None else _typed(entry, model)
 
-    def entry(self, key: str, namespace: str = DEFAULT_NAMESPACE) -> MemoryEntry | None:
-        """The whole entry of ``key``: value, revision, time, author."""
-        check_name(key, "key")
-        found = KEY_TABLE.find(self._context.snapshot(memory_space(namespace)), key)
+    def entry(self, key: str, namespace: str = DEFAULT_NAMESPACE, *, revision: int | None = None) -> MemoryEntry | None:
+        """The whole entry of ``key``: value, revision, time, author. ``revision`` as in :meth:`get`."""
+        key = check_name(key, "key")
+        snapshot = self._snapshot(namespace)
+        if revision is not None:
+            return memory_history.as_of(snapshot, key, revision)
+        found = KEY_TABLE.find(snapshot, key)
         return None if found is None or found.expired(self._context.now()) else found
 
-    def entries(self, namespace: str = DEFAULT_NAMESPACE, prefix: str = "") -> builtins.list[MemoryEntry]:
-        """Entries whose key starts with ``prefix``, sorted by key."""
-        now = self._context.now()
-        prefix = normalize("NFC", prefix)
-        found = KEY_TABLE.scan(self._context.snapshot(memory_space(namespace)))
-        kept = [entry for entry in found if entry.key.startswith(prefix) and not entry.expired(now)]
-        return sorted(kept, key=lambda entry: entry.key)
+    def entries(
+        self,
+        namespace: str = DEFAULT_NAMESPACE,
+        prefix: str = "",
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        model: Callable[[Any], Any] | None = None,
+    ) -> builtins.list[MemoryEntry]:
+        """Entries whose key starts with ``prefix``, sorted by key; with ``model`` their values are typed.
 
-    def list(self, namespace: str = DEFAULT_NAMESPACE, prefix: str = "") -> builtins.list[str]:
-        """Keys that start with ``prefix``, sorted."""
-        return [entry.key for entry in self.entries(namespace, prefix)]
+        ``limit`` and ``after``, the last key of the page before, give pages.
+        """
+        snapshot = self._snapshot(namespace)
+        found = (self._readable(snapshot, key) for key in self._keys(snapshot, prefix, after))
+        page = islice((entry for entry in found if entry is not None), _limit(limit))
+        if model is None:
+            return builtins.list(page)
+        return [entry.model_copy(update={"value": _typed(entry, model)}) for entry in page]
+
+    def list(
+        self,
+        namespace: str = DEFAULT_NAMESPACE,
+        prefix: str = "",
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> builtins.list[str]:
+        """Keys that start with ``prefix``, sorted; pages as in :meth:`entries`. Costs what it returns."""
+        return builtins.list(islice(self._keys(self._snapshot(namespace), prefix, after), _limit(limit)))
+
+    def _snapshot(self, namespace: str) -> Snapshot:
+        return self._context.snapshot(memory_space(namespace))
+
+    def _keys(self, snapshot: Snapshot, prefix: str, after: str | None) -> Iterator[str]:
+        now = self._context.now()
+        behind = None if after is None else normalize("NFC", after)
+        for marker in memory_index.markers(snapshot, normalize("NFC", prefix), behind):
+            if marker.ends is None or now < marker.ends.timestamp():
+                yield marker.key
+
+    def _readable(self, snapshot: Snapshot, key: str) -> MemoryEntry | None:
+        try:
+            entry = KEY_TABLE.find(snapshot, key)
+        except (Corrupt, NewerSchema):
+            return None
+        return None if entry is None or entry.expired(self._context.now()) else entry
+
+    def history(
+        self, key: str, namespace: str = DEFAULT_NAMESPACE, *, limit: int | None = 20, since: int = 0
+    ) -> builtins.list[MemoryVersion]:
+        """What ``key`` was set to and when it was deleted, newest first, as far as the hub's history is kept.
+
+        At most ``limit`` versions above the revision ``since``.  Of several
+        changes in one commit the last is seen.
+        """
+        found = memory_history.versions(self._snapshot(namespace), check_name(key, "key"), since)
+        return builtins.list(islice(found, _limit(limit)))
+
+    # -- namespaces
 
     def namespaces(self) -> builtins.list[str]:
-        """Namespaces that hold or held a key, sorted."""
-        found = (layout.namespace_of(space) for space in self._context.transactor.store.heads())
-        return sorted(name for name in found if name is not None)
+        """Namespaces that hold a key, sorted."""
+        return [one.namespace for one in self.usage()]
+
+    def usage(self) -> builtins.list[NamespaceUsage]:
+        """What each namespace holds that has a key, sorted by name. Costs the same however many keys there are."""
+        return builtins.list(memory_namespaces.usage(self._context))
+
+    def drop_namespace(self, namespace: str) -> int:
+        """Remove every key that ``namespace`` has now; returns how many there were.
+
+        Goes in pages of one commit each; keys set meanwhile stay.  Its branch
+        and the fencing tokens seen there stay too, so that no late writer gets by.
+        """
+        return memory_namespaces.drop(self._context, namespace)
+
+    def sweep(self, namespace: str | None = None) -> int:
+        """Remove values whose time is over, of one namespace or of all; returns how many.
+
+        Every write to a namespace removes a few; nothing depends on it.
+        """
+        names = memory_namespaces.names(self._context) if namespace is None else [namespace]
+        return sum(memory_namespaces.sweep(self._context, name) for name in names)
 
     def sync(self, namespace: str | None = None) -> dict[str, int]:
         """Fetch what is new and confirm that what was written has arrived; the revision of each namespace.
 
         Writes are durable when they return, so nothing lingers here.  Raises ``SyncError``.
         """
-        try:
-            store = self._context.transactor.store
-            heads = store.heads()
-            names = self.namespaces() if namespace is None else [namespace]
-            spaces = {name: memory_space(name) for name in names}
-            return {name: revision_of(store, space, heads.get(space)) for name, space in spaces.items()}
-        except StoreError as error:
-            raise SyncError(f"cannot synchronise {namespace or 'the memory'}: {error}", namespace or "") from error
+        return memory_namespaces.sync(self._context, namespace)
+
+    # -- out and in
+
+    def export(self, namespaces: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Every key of ``namespaces`` (default: all) as of one moment, as :meth:`bring_in` takes them.
+
+        Raises ``NotFound`` for a namespace without a key.
+        """
+        present = self.namespaces()
+        for name in namespaces if namespaces is not None else ():
+            if name not in present:
+                raise NotFound(f"the namespace {name!r} has no keys")
+        return memory_transfer.export(self._context, present if namespaces is None else namespaces)
+
+    def bring_in(
+        self,
+        lines: Iterable[Mapping[str, Any] | SetKey],
+        *,
+        existing: str = "refuse",
+        dry_run: bool = False,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> Imported:
+        """Set the keys of ``lines``, dictionaries as :meth:`export` gives them, in batches of one commit each.
+
+        What has the same value already is left alone, so doing it twice, or
+        again after an interruption, is harmless.  A key with another value is
+        kept (``existing="skip"``), set anew (``"overwrite"``), or stops the
+        import before anything is written (``"refuse"``: ``RevisionMismatch``).
+        ``dry_run`` only counts.  ``progress`` hears the number of lines done.
+        """
+        return memory_transfer.bring_in(self._context, lines, existing, dry_run, progress, self._quota())
+
+    parse_line = staticmethod(memory_transfer.parse)
 
     # -- watching
 
@@ -200,12 +317,13 @@ class Memory:
         namespace: str = ...,
         *,
         prefix: bool = ...,
+        since: int | None = ...,
         on_error: Callable[[GhcoordError], None] | None = ...,
     ) -> Callable[[], None]: ...
 
     @overload
     def watch(
-        self, key: str, callback: None = None, namespace: str = ..., *, prefix: bool = ...
+        self, key: str, callback: None = None, namespace: str = ..., *, prefix: bool = ..., since: int | None = ...
     ) -> Iterator[Change]: ...
 
     def watch(
@@ -215,6 +333,7 @@ class Memory:
         namespace: str = DEFAULT_NAMESPACE,
         *,
         prefix: bool = False,
+        since: int | None = None,
         on_error: Callable[[GhcoordError], None] | None = None,
     ) -> Callable[[], None] | Iterator[Change]:
         """Changes of ``key`` (or, with ``prefix``, of every key that starts with it) from now on.
@@ -223,110 +342,31 @@ class Memory:
         stops the watch is returned; errors of the hub go to ``on_error`` and
         the watch goes on.  Without one, an iterator.  Values set in quick
         succession may be seen as one change; the last one is never missed.
+
+        ``since`` goes on from a revision, the highest that was heard: whatever
+        changed after it is told, in doubt twice.  Where the history does not
+        go back that far, or was replaced, ``resync`` comes, and then every key.
         """
         key = normalize("NFC", key) if prefix else check_name(key, "key")
-        space = memory_space(namespace)
         # What is there when watch() returns is the base: a change made right after is seen.
-        watch = _Watch(self._context, space, key, prefix, self._context.snapshot(space))
-        stopped = self._context.runtime.event()
-        inside: builtins.list[int] = []
+        watch = Watch(self._context, memory_space(namespace), key, prefix=prefix, since=since)
         if callback is None:
-            return watch.follow(stopped, None)
-
-        def run() -> None:
-            inside.append(get_ident())
-            for change in watch.follow(stopped, on_error or (lambda error: None)):
-                callback(change)
-
-        thread = self._context.runtime.spawn(run, "ghcoord-watch")
-
-        def stop() -> None:
-            stopped.set()
-            if get_ident() not in inside:
-                thread.join(timeout=5.0)
-
-        return stop
+            return watch.follow(self._context.runtime.event(), None)
+        return watch.start(callback, on_error)
 
 
-class _Watch:
-    """Follows one namespace by comparing trees."""
+def _typed(entry: MemoryEntry, model: Callable[[Any], Any] | None) -> Any:
+    if model is None:
+        return entry.value
+    validate = getattr(model, "model_validate", model)
+    try:
+        return validate(entry.value)
+    except (ValueError, TypeError) as error:
+        name = getattr(model, "__name__", model)
+        raise Corrupt(f"the value of {entry.key!r} does not fit {name}: {error}") from error
 
-    def __init__(self, context: Context, space: str, key: str, prefix: bool, base: Snapshot) -> None:
-        self._context = context
-        self._space = space
-        self._key = key
-        self._prefix = prefix
-        self._base = base
-        self._alive: dict[str, MemoryEntry] = {}
-        self._note_present(KEY_TABLE.scan(base) if prefix else filter(None, [self._find(base)]))
 
-    def _find(self, snapshot: Snapshot) -> MemoryEntry | None:
-        try:
-            return KEY_TABLE.find(snapshot, self._key)
-        except (Corrupt, NewerSchema):
-            return None
-
-    def _matches(self, key: str) -> bool:
-        return key.startswith(self._key) if self._prefix else key == self._key
-
-    def _note_present(self, entries: Iterable[MemoryEntry]) -> None:
-        now = self._context.now()
-        self._alive = {entry.key: entry for entry in entries if self._matches(entry.key) and not entry.expired(now)}
-
-    def follow(self, stopped: Event, on_error: Callable[[GhcoordError], None] | None) -> Iterator[Change]:
-        while True:
-            before = self._base, dict(self._alive)
-            try:
-                changes = list(self._changes())
-            except GhcoordError as error:
-                self._base, self._alive = before  # what was found up to here is found again
-                if on_error is None:
-                    raise
-                on_error(error)
-                changes = []
-            for change in changes:
-                if stopped.is_set():
-                    return
-                yield change
-            if stopped.wait(self._context.poll_interval):
-                return
-
-    def _changes(self) -> Iterator[Change]:
-        snapshot = self._context.snapshot(self._space)
-        if snapshot.head != self._base.head:
-            yield from self._compare(snapshot)
-            self._base = snapshot
-        now = self._context.now()
-        for key, entry in sorted(self._alive.items()):
-            if entry.expired(now):
-                del self._alive[key]
-                yield Change("expired", key, None, entry.revision)
-
-    def _compare(self, snapshot: Snapshot) -> Iterator[Change]:
-        store = self._context.transactor.store
-        try:
-            folder = layout.KEYS if self._prefix else KEY_TABLE.path(self._key)
-            differing = list(diff(store, self._base, snapshot, folder))
-        except Corrupt:  # the base is gone: history was squashed or replaced
-            yield from self._resync(snapshot)
-            return
-        for path, _, new in differing:
-            entry = None
-            if new is not None:
-                try:
-                    entry = KEY_TABLE.find_at(snapshot, path)
-                except (Corrupt, NewerSchema):
-                    continue
-            if entry is None:
-                gone = [key for key in self._alive if KEY_TABLE.path(key) == path]
-                for key in gone:
-                    yield Change("deleted", key, None, self._alive.pop(key).revision)
-            elif self._matches(entry.key):
-                self._alive[entry.key] = entry  # also one that is over already: then it expires next
-                yield Change("set", entry.key, entry.value, entry.revision)
-
-    def _resync(self, snapshot: Snapshot) -> Iterator[Change]:
-        yield Change("resync", self._key)
-        self._note_present(KEY_TABLE.scan(snapshot))
-        for key, entry in sorted(self._alive.items()):
-            yield Change("set", key, entry.value, entry.revision)
+def _limit(limit: int | None) -> int | None:
+    if limit is not None and limit < 0:
+        raise UsageError(f"a limit of {limit} is out of range: give 0 or more")
+    return limit

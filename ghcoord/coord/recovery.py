@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import math
 import threading
-from typing import NamedTuple
+from collections.abc import Callable
 
-from ghcoord.coord import queue
 from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
-from ghcoord.coord.layout import FLEET, LEASED, LOCKS, WORKERS
+from ghcoord.coord.layout import ASSIGNED, FLEET, LEASED, LOCKS, WORKERS
 from ghcoord.coord.locks import release_all_of
+from ghcoord.coord.queue import leasing, records
+from ghcoord.coord.reaper import Log, Reaped, Reaper, Recovered
+from ghcoord.coord.rehearse import rehearse
 from ghcoord.errors import NotFound, UsageError
 from ghcoord.ids import encode_component
 from ghcoord.model.lease import Judge
@@ -20,14 +23,6 @@ from ghcoord.store.tx import Tx
 
 STALE_AFTER = 300.0
 """Seconds after which a silent worker is removed (reference: co:694)."""
-
-
-class Recovered(NamedTuple):
-    """What was taken from a dead worker."""
-
-    locks: int
-    tasks: int
-    sessions: int
 
 
 class Recovery:
@@ -55,8 +50,7 @@ class Recovery:
     def _threshold(self, workers: builtins.list[Worker], threshold: float | None) -> Judge:
         if threshold is None:
             return self._context.judge()
-        margin = self._context.transactor.store.capabilities.clock_margin
-        longest = max((w.ttl for w in workers if w.alive), default=0.0) + margin
+        longest = max((w.ttl for w in workers if w.alive), default=0.0) + self._margin
         if threshold < longest:
             raise UsageError(
                 f"a threshold of {threshold:g} s is under the workers' lease and margin: give at least {longest:g} s"
@@ -81,16 +75,7 @@ class Recovery:
         Raises ``NotFound``, and ``UsageError`` for a worker whose lease still runs.
         """
         expired = judge or self._context.judge()
-
-        def run(tx: Tx) -> Recovered:
-            worker = need_worker(tx, worker_id)
-            if worker.alive and not expired(worker_key(worker_id), worker.lease, tx.now):
-                raise UsageError(
-                    f"worker {worker_id!r} is alive: drain it, or wait until its lease of {worker.ttl:g} s is over"
-                )
-            return _recover(tx, worker_id, worker)
-
-        return self._context.transact((FLEET, LOCKS), run)
+        return self._context.transact((FLEET, LOCKS), lambda tx: _recover_one(tx, worker_id, expired))
 
     def recover_dead(self, judge: Judge) -> dict[str, Recovered]:
         """Recover every worker that ``judge`` calls dead, and leases whose worker is offline or gone.
@@ -98,52 +83,81 @@ class Recovery:
         What a daemon does all the time; returns what was taken, by worker.  What
         would be too much for one commit is left to the next call.
         """
-
-        def run(tx: Tx) -> dict[str, Recovered]:
-            workers = {worker.id: worker for worker in WORKER_TABLE.all(tx, FLEET)}
-            dead = {w.id for w in workers.values() if w.alive and judge(worker_key(w.id), w.lease, tx.now)}
-            dead |= {name for name in queue.holders(tx) if name not in workers or not workers[name].alive}
-            recovered: dict[str, Recovered] = {}
-            room = queue.HELD_BYTES
-            for name in sorted(dead):
-                room -= sum(queue.size_of(tx, task) for task in queue.leased_to(tx, name))
-                if recovered and room < 0:
-                    break
-                recovered[name] = _recover(tx, name, workers.get(name))
-            return recovered
-
-        return self._context.transact((FLEET, LOCKS), run)
+        return self._context.transact((FLEET, LOCKS), lambda tx: _recover_dead(tx, judge, leasing.HELD_BYTES))
 
     def reap(self, stale_after: float | None = None) -> int:
         """Recover every worker whose lease is over and remove those silent for ``stale_after`` seconds.
 
         The default is five minutes, never under lease and margin.  Returns how many were removed.
         """
-        limit = STALE_AFTER
-        if stale_after is not None:
-            self._threshold(self._scan(), stale_after)
-            limit = stale_after
-        while self.recover_dead(self._context.judge()):
-            pass
-        return self._remove_gone(limit)
+        return len(self.reap_now(stale_after).removed)
 
-    def _remove_gone(self, limit: float) -> int:
+    def reap_now(self, stale_after: float | None = None) -> Reaped:
+        """As :meth:`reap`, saying what was taken from whom and who was removed."""
+        return self._reap(self._context.judge(), self._limit(stale_after))
+
+    def preview_reap(self, stale_after: float | None = None) -> Reaped:
+        """What :meth:`reap` would do now; changes nothing."""
+        limit, margin, judge = self._limit(stale_after), self._margin, self._context.judge()
+
+        def run(tx: Tx) -> Reaped:
+            recovered = _recover_dead(tx, judge, math.inf)
+            return Reaped(recovered, _remove_gone(tx, limit, margin))
+
+        return rehearse(self._context, (FLEET, LOCKS), run)
+
+    def preview_recover(self, worker_id: str) -> Recovered:
+        """What :meth:`recover` would take from the worker now; changes nothing, raises the same."""
+        judge = self._context.judge()
+        return rehearse(self._context, (FLEET, LOCKS), lambda tx: _recover_one(tx, worker_id, judge))
+
+    def reaper(
+        self,
+        interval: float = 60.0,
+        *,
+        stale_after: float | None = None,
+        log: Log | None = None,
+        on_pass: Callable[[Reaped], None] | None = None,
+    ) -> Reaper:
+        """Reaping in the background every ``interval`` seconds: a context manager, ``.start()`` and ``.stop()``.
+
+        For a hub whose workers are programs of their own; each daemon does it by
+        itself.  ``log`` gets (level, text) of each pass, by default the logger
+        ``ghcoord.reaper``; ``on_pass`` what a pass did.
+        """
+        limit = self._limit(stale_after)
+        return Reaper(self._context.runtime, lambda: self._pass(limit), interval, log=log, on_pass=on_pass)
+
+    def _pass(self, limit: float) -> Reaped:
+        """One pass of a reaper: goes by what it has observed so far, and by the hub's clock where there is one."""
+        context = self._context
+        alive = [worker for worker in self._scan() if worker.alive]
+        context.observer.look([(worker_key(w.id), w.lease) for w in alive], complete=worker_key(""))
+        seen, clock = context.observer.judge(), context.judge()
+        return self._reap(lambda key, lease, now: seen(key, lease, now) or clock(key, lease, now), limit)
+
+    def _reap(self, judge: Judge, limit: float) -> Reaped:
+        recovered: dict[str, Recovered] = {}
+        while more := self.recover_dead(judge):
+            for worker_id, taken in more.items():
+                before = recovered.get(worker_id, Recovered(0, 0, 0))
+                recovered[worker_id] = Recovered(*(a + b for a, b in zip(before, taken, strict=True)))
+        return Reaped(recovered, self._remove_gone(limit))
+
+    def _limit(self, stale_after: float | None) -> float:
+        if stale_after is None:
+            return STALE_AFTER
+        self._threshold(self._scan(), stale_after)
+        return stale_after
+
+    @property
+    def _margin(self) -> float:
+        return self._context.transactor.store.capabilities.clock_margin
+
+    def _remove_gone(self, limit: float) -> builtins.list[str]:
         """Remove offline workers that have been silent for ``limit`` seconds, and for their lease and a margin."""
-        margin = self._context.transactor.store.capabilities.clock_margin
-
-        def gone(worker: Worker, now: float) -> bool:
-            silent = now - worker.last_heartbeat.timestamp()
-            return not worker.alive and silent > max(limit, worker.ttl + margin)
-
-        def run(tx: Tx) -> int:
-            removed = [w for w in WORKER_TABLE.all(tx, FLEET) if gone(w, tx.now)]
-            for worker in removed:
-                queue.lose_all(tx, worker.id, "its worker was removed")
-                WORKER_TABLE.remove(tx, FLEET, worker.id)
-                tx.event(FLEET, "worker removed", worker=worker.id)
-            return len(removed)
-
-        return self._context.transact((FLEET,), run)
+        margin = self._margin
+        return self._context.transact((FLEET,), lambda tx: _remove_gone(tx, limit, margin))
 
     def tend(self) -> dict[str, Recovered]:
         """Observe the other workers and recover those that stood still too long: what each daemon does.
@@ -158,7 +172,8 @@ class Recovery:
         judge = context.observer.judge()
         now = context.now()
         dead = any(judge(worker_key(w.id), w.lease, now) for w in alive)
-        if not dead and {encode_component(w.id) for w in alive}.issuperset(snapshot.entries(LEASED)):
+        holders = {*snapshot.entries(LEASED), *snapshot.entries(ASSIGNED)}
+        if not dead and holders <= {encode_component(worker.id) for worker in alive}:
             return {}
         return self.recover_dead(judge)
 
@@ -173,7 +188,7 @@ class Recovery:
     def sweep(self) -> int:
         """Remove workers that have been offline for five minutes; returns how many."""
         if any(not worker.alive for worker in self._scan()):
-            return self._remove_gone(STALE_AFTER)
+            return len(self._remove_gone(STALE_AFTER))
         return 0
 
 
@@ -185,18 +200,57 @@ def need_worker(tx: Tx, worker_id: str) -> Worker:
 
 
 def _set_offline(tx: Tx, worker: Worker) -> None:
-    offline = worker.model_copy(
-        update={"status": WorkerStatus.OFFLINE, "capacity": worker.capacity.model_copy(update={"active_tasks": 0})}
-    )
-    put_worker(tx, offline)
-    tx.event(FLEET, "worker offline", worker=worker.id)
+    capacity = worker.capacity.model_copy(update={"active_tasks": 0})
+    put_worker(tx, worker.model_copy(update={"status": WorkerStatus.OFFLINE, "capacity": capacity}))
+    if worker.alive:
+        tx.event(FLEET, "worker offline", worker=worker.id)
 
 
 def _recover(tx: Tx, worker_id: str, worker: Worker | None) -> Recovered:
-    tasks = queue.lose_all(tx, worker_id, "its worker died")
+    tasks = leasing.lose_all(tx, worker_id, "its worker died")
+    leasing.unassign_all(tx, worker_id)
     locks = release_all_of(tx, worker_id, "lock recovered")
-    if worker is not None and worker.alive:
-        _set_offline(tx, worker)
-    if tasks or locks:
-        tx.event(FLEET, "worker recovered", worker=worker_id, tasks=tasks, locks=locks)
-    return Recovered(locks, tasks, 0)
+    sessions = 0
+    if worker is not None:
+        sessions = worker.active_sessions
+        _set_offline(tx, worker.model_copy(update={"active_sessions": 0, "session_ids": ()}))
+    if tasks or locks or sessions:
+        tx.event(FLEET, "worker recovered", worker=worker_id, tasks=tasks, locks=locks, sessions=sessions or None)
+    return Recovered(locks, tasks, sessions)
+
+
+def _recover_one(tx: Tx, worker_id: str, judge: Judge) -> Recovered:
+    worker = need_worker(tx, worker_id)
+    if worker.alive and not judge(worker_key(worker_id), worker.lease, tx.now):
+        raise UsageError(
+            f"worker {worker_id!r} is alive: drain it, or wait until its lease of {worker.ttl:g} s is over"
+        )
+    return _recover(tx, worker_id, worker)
+
+
+def _recover_dead(tx: Tx, judge: Judge, room: float) -> dict[str, Recovered]:
+    """Recover the dead as long as what they hold has at most ``room`` bytes; at least one, if there is one."""
+    workers = {worker.id: worker for worker in WORKER_TABLE.all(tx, FLEET)}
+    dead = {w.id for w in workers.values() if w.alive and judge(worker_key(w.id), w.lease, tx.now)}
+    dead |= {name for name in leasing.holders(tx) if name not in workers or not workers[name].alive}
+    recovered: dict[str, Recovered] = {}
+    for name in sorted(dead):
+        room -= sum(records.size_of(tx, task) for task in leasing.leased_to(tx, name))
+        if recovered and room < 0:
+            break
+        recovered[name] = _recover(tx, name, workers.get(name))
+    return recovered
+
+
+def _remove_gone(tx: Tx, limit: float, margin: float) -> list[str]:
+    def gone(worker: Worker) -> bool:
+        silent = tx.now - worker.last_heartbeat.timestamp()
+        return not worker.alive and silent > max(limit, worker.ttl + margin)
+
+    removed = [worker.id for worker in WORKER_TABLE.all(tx, FLEET) if gone(worker)]
+    for worker_id in removed:
+        leasing.lose_all(tx, worker_id, "its worker was removed")
+        leasing.unassign_all(tx, worker_id)
+        WORKER_TABLE.remove(tx, FLEET, worker_id)
+        tx.event(FLEET, "worker removed", worker=worker_id)
+    return sorted(removed)

@@ -84,6 +84,7 @@ class Reply:
     that a newer one of the same id exists.  ``elsewhere`` counts tasks leased to
     others; ``next_due`` is when there is something to do next, by the hub's clock;
     ``expects`` tells that tasks which were at work will go on by themselves.
+    ``revision`` is that of the tick's transaction.
     """
 
     leased: list[Task] = field(default_factory=list)
@@ -97,6 +98,7 @@ class Reply:
     renewed: bool = False
     next_due: float | None = None
     expects: bool = False
+    revision: int = 0
 
 
 def beat(context: Context, beat: Beat, timeout: float = 30.0) -> Reply:
@@ -105,7 +107,7 @@ def beat(context: Context, beat: Beat, timeout: float = 30.0) -> Reply:
 
 
 def _beat(tx: Tx, beat: Beat) -> Reply:
-    reply = Reply()
+    reply = Reply(revision=tx.revision)
     results = ((one.task_id, one.token, one.result) for one in beat.finished)
     reply.refused = leasing.finish(tx, beat.worker_id, results)
     leasing.give_back(tx, beat.worker_id, ((one.task_id, one.token, one.reason) for one in beat.returned))

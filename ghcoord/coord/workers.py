@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ghcoord.coord import queue
 from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
 from ghcoord.coord.keepalive import Keepalive
 from ghcoord.coord.layout import FLEET
+from ghcoord.coord.queue import leasing
 from ghcoord.coord.recovery import Recovery, need_worker
 from ghcoord.errors import NoCapacity, NotFound, UsageError
-from ghcoord.ids import check_id
+from ghcoord.ids import check_id, check_name
 from ghcoord.model import worker as model
 from ghcoord.model.codec import check_value, stamp
 from ghcoord.model.lease import RENEW_AT, check_ttl
-from ghcoord.model.worker import Capabilities, Capacity, Health, SandboxInfo, Worker, WorkerStatus
+from ghcoord.model.requirements import Need, Requirements
+from ghcoord.model.worker import (
+    UNHEALTHY,
+    Capabilities,
+    Capacity,
+    Health,
+    SandboxInfo,
+    Worker,
+    WorkerStatus,
+    worker_key,
+)
 from ghcoord.store.tx import Tx
 
 DEFAULT_TTL = 90.0
@@ -77,27 +87,29 @@ class Workers(Recovery):
         metadata: dict[str, Any] | None = None,
         ttl: float = DEFAULT_TTL,
         sandbox: SandboxInfo | None = None,
+        health: Health | None = None,
     ) -> Registration:
         """Register ``worker_id``; a second registration replaces the first and requeues what that one held.
 
-        ``capacity`` is the number of task slots (default 1).  Host name, cores
-        and memory are detected where not given.  ``ttl`` in seconds is how long
-        the worker counts as alive without a heartbeat; it is told to send one
-        every third of it.
+        ``capacity`` is the number of task slots (default 1), ``max_sessions``
+        that of sessions.  Host name, cores and memory are detected where not
+        given.  ``ttl`` in seconds is how long the worker counts as alive without
+        a heartbeat; it is told to send one every third of it.
         """
         check_id(worker_id, "worker id")
         check_ttl(ttl)
         machine = self._machine()
-        slots = capacity if isinstance(capacity, Capacity) else Capacity(max_tasks=_slots(capacity))
-        can = capabilities or Capabilities(cpu_cores=machine.cpu_cores, memory_mb=machine.memory_mb)
-        if max_sessions < 0:
-            raise UsageError("max_sessions must not be negative")
+        count = capacity.max_tasks if isinstance(capacity, Capacity) else 1 if capacity is None else capacity
+        _in_range(count, "slots")
+        _in_range(max_sessions, "sessions")
+        slots = capacity if isinstance(capacity, Capacity) else Capacity(max_tasks=count)
+        can = _completed(capabilities or Capabilities(), machine)
         details = check_value(dict(metadata or {}), "metadata")
 
         def run(tx: Tx) -> Registration:
             before = WORKER_TABLE.get(tx, FLEET, worker_id)
             if before is not None:
-                queue.lose_all(tx, worker_id, "a newer registration of its worker")
+                leasing.lose_all(tx, worker_id, "a newer registration of its worker")
             at = stamp(tx.now)
             worker = Worker(
                 id=worker_id,
@@ -112,6 +124,7 @@ class Workers(Recovery):
                 capabilities=can,
                 sandbox=sandbox,
                 max_sessions=max_sessions,
+                health=health,
                 metadata=details,
             )
             WORKER_TABLE.put(tx, FLEET, worker_id, worker)
@@ -189,7 +202,8 @@ class Workers(Recovery):
             if token is not None and worker.token != token:
                 model.current(worker, worker_id, token)
             unknown = tuple(sorted(set(session_ids) - set(worker.session_ids)))
-            queue.lose_all(tx, worker_id, "its worker deregistered")
+            leasing.lose_all(tx, worker_id, "its worker deregistered")
+            leasing.unassign_all(tx, worker_id)
             WORKER_TABLE.remove(tx, FLEET, worker_id)
             tx.event(FLEET, "worker deregistered", worker=worker_id, unknown_sessions=list(unknown)[:20] or None)
             return Deregistration(True, f"worker {worker_id} deregistered", unknown)
@@ -239,34 +253,79 @@ class Workers(Recovery):
         status: str | Collection[str] | None = None,
         has_capacity: bool | None = None,
         task_type: str | None = None,
+        *,
+        has_sessions: bool | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        min_cpu_cores: int = 0,
+        min_memory_mb: int = 0,
+        limit: int | None = None,
     ) -> builtins.list[Worker]:
-        """Workers sorted by id, filtered by one status or several, free slots, or a task type they serve."""
+        """Workers sorted by id, at most ``limit``, those that meet all that is given.
+
+        ``status``: one or several.  ``has_capacity``: a free task slot.
+        ``has_sessions``: room for another session, which is counted apart from
+        slots.  ``task_type``: serves it.  ``labels``: has them all, ``None`` for
+        any value.  ``min_memory_mb`` in MiB.
+        """
         wanted = None if status is None else {status} if isinstance(status, str) else set(status)
         if wanted is not None and wanted - set(WorkerStatus):
             raise UsageError(f"unknown status: one of {', '.join(WorkerStatus)}")
+        if limit is not None and limit < 0:
+            raise UsageError("the limit must not be negative")
         kept = [
             worker
-            for worker in WORKER_TABLE.scan(self._context.snapshot(FLEET))
+            for worker in self._scan()
             if (wanted is None or worker.status in wanted)
             and (has_capacity is None or has_capacity is (worker.alive and worker.capacity.available_slots > 0))
+            and (has_sessions is None or has_sessions is (worker.alive and worker.session_room > 0))
             and (task_type is None or task_type in worker.capabilities.supported_task_types)
+            and has_labels(worker, labels or {})
+            and worker.capabilities.cpu_cores >= min_cpu_cores
+            and worker.capabilities.memory_mb >= min_memory_mb
         ]
-        return sorted(kept, key=lambda worker: worker.id)
+        return kept[:limit]
 
-    def count(self) -> int:
-        """How many workers are registered."""
-        return len(self.list())
+    def count(self, status: str | Collection[str] | None = None, **filters: Any) -> int:
+        """How many workers are registered, of those that meet what :meth:`list` takes."""
+        return len(self.list(status, **filters))
 
-    def find_with_capacity(self) -> Worker:
-        """The first active worker with room for another session; raises ``NoCapacity``."""
-        for worker in self.list(WorkerStatus.ACTIVE):
-            if worker.active_sessions < worker.max_sessions:
+    def find_with_capacity(
+        self,
+        requirements: Requirements | None = None,
+        *,
+        task_type: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+    ) -> Worker:
+        """The first active worker with room for another session; raises ``NoCapacity``.
+
+        Sessions count here, not task slots: ``list(has_capacity=True)`` goes by
+        those.  It meets ``requirements``, serves ``task_type`` and has
+        ``labels``, is not unhealthy, and its lease runs.
+        """
+        judge, now = self._context.judge(), self._context.now()
+        need = Need.of("", "", requirements)
+        for worker in self.list(WorkerStatus.ACTIVE, has_sessions=True, task_type=task_type, labels=labels):
+            silent = judge(worker_key(worker.id), worker.lease, now)
+            if not silent and worker.health_status != UNHEALTHY and need.fits(worker.capabilities.offer):
                 return worker
-        raise NoCapacity("no worker has room: start one with 'ghcoord worker start'")
+        raise NoCapacity("no worker has room for another session: start one with 'ghcoord worker start'")
 
 
-def _slots(capacity: int | None) -> int:
-    slots = 1 if capacity is None else capacity
-    if not 0 <= slots <= 10_000:
-        raise UsageError(f"{slots} slots are out of range: give 0 to 10,000")
-    return slots
+def has_labels(worker: Worker, labels: Mapping[str, str | None]) -> bool:
+    """Whether the worker has all of ``labels``, with any value where that is ``None``."""
+    has = worker.capabilities.labels
+    return all(name in has and value in (None, has[name]) for name, value in labels.items())
+
+
+def _in_range(count: int, what: str) -> None:
+    if not 0 <= count <= 10_000:
+        raise UsageError(f"{count} {what} are out of range: give 0 to 10,000")
+
+
+def _completed(given: Capabilities, machine: Machine) -> Capabilities:
+    """``given`` with the cores and the memory of this machine, unless it says others. Raises ``InvalidName``."""
+    for name in given.supported_task_types:
+        check_name(name, "task type")
+    detected = {"cpu_cores": machine.cpu_cores, "memory_mb": machine.memory_mb}
+    missing = {name: value for name, value in detected.items() if name not in given.model_fields_set}
+    return given.model_copy(update=missing) if missing else given

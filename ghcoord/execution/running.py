@@ -29,17 +29,21 @@ MAX_DATA = 600_000
 class RunningTask:
     """A leased task on this worker. Implements :class:`ghcoord.model.tool.ToolContext`."""
 
-    def __init__(self, runtime: Runtime, task: Task, workspace: Path) -> None:
+    def __init__(self, runtime: Runtime, task: Task, make_workspace: Callable[[], Path]) -> None:
         if task.lease is None:
             raise ValueError(f"task {task.id} has no lease")
         self.task = task
         self.token = task.lease.token
-        self.workspace = workspace
+        self.made: Path | None = None
+        """Its workspace, once it has asked for it."""
+        self.fault = ""
+        """Why it could not get one."""
         self.thread: Thread | None = None
         self.started = runtime.monotonic()
         self.reported = False
         """Whether its end was reported already, while an in-process function still runs."""
         self._runtime = runtime
+        self._make_workspace = make_workspace
         self._lock = threading.Lock()
         self._cancelled = runtime.event()
         self._fraction: float | None = None
@@ -52,6 +56,18 @@ class RunningTask:
     @property
     def task_id(self) -> str:
         return self.task.id
+
+    @property
+    def workspace(self) -> Path:
+        """Made when it is first asked for: most functions never do. Raises ``OSError``."""
+        with self._lock:
+            if self.made is None:
+                try:
+                    self.made = self._make_workspace()
+                except OSError as error:
+                    self.fault = f"its workspace could not be made: {error.strerror or error}"
+                    raise
+            return self.made
 
     @property
     def attempt(self) -> int:

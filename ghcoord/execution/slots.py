@@ -17,7 +17,7 @@ from ghcoord.model.tool import Tool, ToolResult
 PREFETCH_BELOW = 1.0
 """Only while tasks take less than this many seconds are more leased than can start at once."""
 
-PREFETCH_MAX = 64
+PREFETCH_MAX = 256
 """Tasks leased ahead at most."""
 
 TIMEOUT_SLACK = 5.0
@@ -72,6 +72,8 @@ class Slots:
         self._average: float | None = None
         self._broken = 0
         self._resume_at = 0.0
+        self._settled = runtime.event()
+        self._settled.set()
 
     # -- what the daemon asks
 
@@ -130,9 +132,14 @@ class Slots:
 
     def reported(self, finished: list[Finished], returned: list[Returned]) -> None:
         """The hub has these now."""
+        taken = set(map(id, (*finished, *returned)))
         with self._lock:
-            self._finished = [entry for entry in self._finished if entry[0] not in finished]
-            self._returned = [one for one in self._returned if one not in returned]
+            self._finished = [entry for entry in self._finished if id(entry[0]) not in taken]
+            self._returned = [one for one in self._returned if id(one) not in taken]
+
+    def settle(self, timeout: float) -> None:
+        """Wait until nothing runs or waits any more, at most ``timeout`` seconds."""
+        self._settled.wait(timeout)
 
     def said(self) -> list[Said]:
         """What running tasks have said since the last call."""
@@ -147,6 +154,7 @@ class Slots:
         with self._lock:
             since = self._runtime.monotonic()
             self._waiting.extend((task, since) for task in tasks)
+            self._note_settled()
         self._start()
 
     def give_back_waiting(self, reason: str, *, older_than: float = 0.0) -> None:
@@ -196,7 +204,7 @@ class Slots:
             for one in late:
                 one.reported = True
                 result = ToolResult(success=False, error=f"timed out after {one.task.timeout:g} s and did not stop")
-                self._note(one, result)
+                self._note(one, result, self._ended(one, result))
         for one in late:
             one.cancel()
 
@@ -211,21 +219,37 @@ class Slots:
     # -- running
 
     def _start(self) -> None:
+        """Take as many waiting tasks as there are free slots, each with a thread that goes on with the next."""
         with self._lock:
-            while len(self._running) < self._count and (task := self._take()) is not None:
+            while (one := self._next()) is not None:
                 try:
-                    workspace = self._workspaces.make(task.id, task.attempt)
-                except OSError as error:
-                    self._give_up_on(task, f"its workspace could not be made: {error.strerror or error}")
-                    continue
-                one = RunningTask(self._runtime, task, workspace)
-                self._running[key_of(task)] = one
-                run = partial(self._execute, one, self._tools.get(task.tool))
-                try:
-                    one.thread = self._runtime.spawn(run, f"ghcoord-task-{task.id}")
+                    one.thread = self._runtime.spawn(partial(self._work, one), "ghcoord-slot")
                 except RuntimeError as error:  # no more threads
-                    del self._running[key_of(task)]
-                    self._give_up_on(task, f"it could not be started: {error}")
+                    del self._running[key_of(one.task)]
+                    self._give_up_on(one.task, f"it could not be started: {error}")
+
+    def _next(self) -> RunningTask | None:
+        """The next task, from now on in a slot; ``None`` when none is free or nothing waits. Under the lock."""
+        task = self._take() if len(self._running) < self._count else None
+        if task is None:
+            self._note_settled()
+            return None
+        one = RunningTask(self._runtime, task, partial(self._workspaces.make, task.id, task.attempt))
+        self._running[key_of(task)] = one
+        return one
+
+    def _note_settled(self) -> None:
+        if self._running or self._waiting:
+            self._settled.clear()
+        else:
+            self._settled.set()
+
+    def _work(self, one: RunningTask | None) -> None:
+        """A slot's thread: run ``one``, then what waits."""
+        while one is not None:
+            self._execute(one)
+            with self._lock:
+                one = self._next()
 
     def _take(self) -> Task | None:
         """The next task to start: none whose earlier attempt still runs here, which would be two at once."""
@@ -236,20 +260,29 @@ class Slots:
                 return task
         return None
 
-    def _execute(self, one: RunningTask, tool: Tool | None) -> None:
+    def _execute(self, one: RunningTask) -> None:
+        tool = self._tools.get(one.task.tool)
         if tool is None:
             result = ToolResult(success=False, error=f"this worker has no tool {one.task.tool!r}", infrastructure=True)
         else:
             result = run_guarded(lambda: tool.run(dict(one.task.args), one))
+        if one.fault and not result.success:
+            result = ToolResult(success=False, error=one.fault, infrastructure=True)
+        ended = self._ended(one, result)  # not under the lock: other slots go on meanwhile
         with self._lock:
             del self._running[key_of(one.task)]
             if not one.reported:
-                self._note(one, result)
+                self._note(one, result, ended)
         self._wake.set()
-        self._workspaces.remove(one.workspace)
-        self._start()
+        if one.made is not None:
+            self._workspaces.remove(one.made)
 
-    def _note(self, one: RunningTask, result: ToolResult) -> None:
+    def _ended(self, one: RunningTask, result: ToolResult) -> tuple[Finished, int]:
+        """What is to be reported, and its size in bytes."""
+        record = to_record(result, duration=self._runtime.monotonic() - one.started, now=self._now())
+        return Finished(one.task.id, one.token, record, one.task.need.type), len(record.model_dump_json())
+
+    def _note(self, one: RunningTask, result: ToolResult, ended: tuple[Finished, int]) -> None:
         duration = self._runtime.monotonic() - one.started
         self._average = duration if self._average is None else 0.8 * self._average + 0.2 * duration
         if result.infrastructure:
@@ -259,9 +292,7 @@ class Slots:
         if one.stopped_because and not result.success:
             self._returned.append(Returned(one.task.id, one.token, one.stopped_because))
             return
-        record = to_record(result, duration=duration, now=self._now())
-        finished = Finished(one.task.id, one.token, record, one.task.need.type)
-        self._finished.append((finished, len(record.model_dump_json())))
+        self._finished.append(ended)
 
     def _give_up_on(self, task: Task, reason: str) -> None:
         """Return a lease for a fault of this machine, and lease less while that goes on."""

@@ -28,7 +28,7 @@ BUSY_POLL = 0.25
 """Seconds between polls while tasks run: how soon a cancellation is noticed on a local hub."""
 
 LINGER = 0.01
-"""Seconds that a tick waits for more results to share its commit."""
+"""Seconds that a tick waits for more results to share its commit, while any task still runs."""
 
 CARE_EVERY = 60.0
 """Seconds between removals of expired locks and long-gone workers (parity: at most once a minute)."""
@@ -71,8 +71,8 @@ class WorkerDaemon:
     scheduled for later; ``max_runtime``
     seconds begin a drain.  ``grace`` seconds lie between asking a task's
     processes to end and ending them (default 1; see :mod:`ghcoord.model.timing`).
-    ``types`` are task types it serves besides its tools' names.  The hub's
-    registered tools run in-process; ``run.python`` and ``shell`` are offered only in a sandbox, or
+    ``types`` are task types it serves besides its tools' names; with ``only``
+    it offers no tools but those.  The hub's registered tools run in-process; ``run.python`` and ``shell`` are offered only in a sandbox, or
     without one when ``unsafe_no_sandbox`` says so.  ``log`` gets (level, text).
     """
 
@@ -88,6 +88,7 @@ class WorkerDaemon:
         max_runtime: float | None = None,
         workspace: Path | None = None,
         types: Collection[str] = (),
+        only: Collection[str] | None = None,
         labels: Mapping[str, str] | None = None,
         unsafe_no_sandbox: bool = False,
         grace: float | None = None,
@@ -111,7 +112,7 @@ class WorkerDaemon:
         self._cancelling = False
         self._lost: Reply | None = None
         self.sandbox: Sandbox | None = open_sandbox(unsafe=unsafe_no_sandbox, runtime=self._runtime)
-        self._tools = collect_tools(hub, self.sandbox, self._runtime, grace)
+        self._tools = collect_tools(hub, self.sandbox, self._runtime, grace, only)
         self._workspaces = Workspaces(workspace)
         self._slots = Slots(
             self._runtime,
@@ -163,6 +164,7 @@ class WorkerDaemon:
         started = runtime.monotonic()
         commits = self.hub.commits
         self._register()
+        forget = self.hub.on_commit(self._wake.set)
         watchdog = runtime.spawn(self._guard_lease, f"ghcoord-lease-{self.worker_id}")
         try:
             while True:
@@ -182,9 +184,10 @@ class WorkerDaemon:
                     pause = min(ERROR_BACKOFF, self._ttl / 6)
                 self._wake.wait(pause)
                 if self._wake.is_set():
+                    self._slots.settle(LINGER)
                     self._wake.clear()
-                    runtime.sleep(LINGER)
         finally:
+            forget()
             self._ended.set()
             watchdog.join(timeout=5.0)
             self.summary.commits = self.hub.commits - commits
@@ -273,7 +276,9 @@ class WorkerDaemon:
             return
         if reply.renewed:
             self._acknowledged = sent
-        self._seen_head = head
+        newest = self.hub.newest()
+        # Of its own commit a worker has nothing to learn; later transactions in it would have a higher revision.
+        self._seen_head = newest[1] if newest is not None and newest[0] == reply.revision else head
         self._next_due = reply.next_due
         unknown = set(reply.held.items()) - self._slots.known() - {key_of(task) for task in reply.leased}
         for task_id, token in unknown:
@@ -392,3 +397,4 @@ class WorkerDaemon:
             self.hub.locks.tend()
             end_orphans()
             self.hub.workers.sweep()
+            self.hub.tasks.retain()

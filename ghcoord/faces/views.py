@@ -6,14 +6,20 @@ A key is always there; what has no value is ``None``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ghcoord.coord.balance import RebalanceResult
     from ghcoord.coord.events import Event
-    from ghcoord.coord.memory import Change
-    from ghcoord.model.lock import Lock
+    from ghcoord.coord.memory import Change, Imported, MemoryVersion, NamespaceUsage
+    from ghcoord.coord.reaper import Reaped, Recovered
+    from ghcoord.model.lock import Lock, Waiter
+    from ghcoord.model.lock_stats import LockStats
     from ghcoord.model.memory import MemoryEntry
+    from ghcoord.model.placement import LoadDistribution
+    from ghcoord.model.schedule import Schedule
     from ghcoord.model.task import Task, TaskResult
     from ghcoord.model.worker import Worker
 
@@ -36,7 +42,7 @@ def in_use(tasks: int, slots: int) -> str:
 
 
 def lock_view(lock: Lock) -> View:
-    """A lock; ``expires_at`` is when the lease ends unless renewed."""
+    """A grant; ``expires_at`` is when the lease ends unless renewed, ``paths`` are the patterns of a path lock."""
     return {
         "name": lock.name,
         "owner": lock.owner,
@@ -44,11 +50,55 @@ def lock_view(lock: Lock) -> View:
         "acquired_at": iso(lock.acquired_at),
         "expires_at": iso(lock.expires_at),
         "metadata": lock.metadata,
+        "mode": str(lock.mode),
+        "permits": lock.permits,
+        "depth": lock.depth,
+        "paths": list(lock.paths),
+    }
+
+
+def lock_state_view(holders: Sequence[Lock], waiters: Sequence[Waiter]) -> View:
+    """A held lock: its oldest grant as in :func:`lock_view`, then all of them, and who waits in its queue."""
+    return {
+        **lock_view(holders[0]),
+        "holders": [lock_view(lock) for lock in holders],
+        "waiters": [waiter_view(waiter) for waiter in waiters],
+    }
+
+
+def waiter_view(waiter: Waiter) -> View:
+    """One who waits for a lock; ``deadline`` is when it gives up."""
+    return {
+        "owner": waiter.owner,
+        "mode": str(waiter.mode),
+        "since": iso(waiter.since),
+        "deadline": iso(waiter.deadline),
+        "offered_at": iso_or_none(waiter.offered_at),
+    }
+
+
+def lock_stats_view(stats: LockStats) -> View:
+    """Figures of a lock; times in seconds."""
+    return {
+        "name": stats.name,
+        "acquisitions": stats.acquisitions,
+        "contended": stats.contended,
+        "expired": stats.expired,
+        "left": stats.left,
+        "held_total": stats.held_total,
+        "held_max": stats.held_max,
+        "waited_total": stats.waited_total,
+        "waited_max": stats.waited_max,
+        "last_owner": stats.last_owner,
+        "updated_at": iso(stats.updated_at),
     }
 
 
 def worker_view(worker: Worker) -> View:
-    """A worker; ``capacity`` counts task slots, ``max_sessions`` and ``active_sessions`` sessions."""
+    """A worker; ``capacity`` counts task slots, ``max_sessions`` and ``active_sessions`` sessions.
+
+    ``recent_types`` counts the tasks that it has lately ended, by type.
+    """
     return {
         "id": worker.id,
         "hostname": worker.hostname,
@@ -82,9 +132,36 @@ def worker_view(worker: Worker) -> View:
             "memory": worker.health.memory,
             "active_tasks": worker.health.active_tasks,
             "health_status": worker.health.health_status,
+            "reason": worker.health.reason,
         },
+        "recent_types": dict(worker.recent_types),
         "metadata": worker.metadata,
     }
+
+
+def reaped_view(done: Reaped) -> View:
+    """What reaping did, or would do: ``recovered`` and ``removed_ids`` name workers, ``taken`` says what they held."""
+    return {
+        "recovered": sorted(done.recovered),
+        "removed": len(done.removed),
+        "removed_ids": list(done.removed),
+        "taken": [recovered_view(worker_id, taken) for worker_id, taken in sorted(done.recovered.items())],
+    }
+
+
+def recovered_view(worker_id: str, taken: Recovered) -> View:
+    """What was taken from a dead worker."""
+    return {"worker": worker_id, "locks": taken.locks, "tasks": taken.tasks, "sessions": taken.sessions}
+
+
+def distribution_view(found: LoadDistribution) -> View:
+    """How the load lies; percentages of slots, ``spread`` in percentage points."""
+    return {**found._asdict(), "worker_loads": [one._asdict() for one in found.worker_loads]}
+
+
+def rebalance_view(result: RebalanceResult) -> View:
+    """What was moved, or would be; ``to_worker`` is ``None`` for what any worker may take."""
+    return {**result._asdict(), "moves": [move._asdict() for move in result.moves]}
 
 
 def result_view(result: TaskResult) -> View:
@@ -103,10 +180,15 @@ def result_view(result: TaskResult) -> View:
 
 
 def task_view(task: Task) -> View:
-    """A task; ``worker`` runs it now or ran it last, ``retries`` and ``backoff`` are as submitted."""
+    """A task; ``worker`` runs it now, is meant to, or ran it last; ``retries`` and ``backoff`` are as submitted.
+
+    ``type`` is what a worker must serve; ``rate`` is (number, seconds); ``waiting_for``
+    are those of ``after`` that have not ended.
+    """
     return {
         "id": task.id,
         "tool": task.tool,
+        "type": task.need.type,
         "args": task.args,
         "state": str(task.state),
         "priority": task.priority,
@@ -118,6 +200,13 @@ def task_view(task: Task) -> View:
         "started_at": iso_or_none(_started_at(task)),
         "ended_at": iso_or_none(task.ended_at),
         "due_at": iso_or_none(task.due_at),
+        "not_before": iso_or_none(task.not_before),
+        **_waits_view(task),
+        **_limit_view(task),
+        **_assignment_view(task),
+        "schedule": task.schedule,
+        "batch": task.batch,
+        "estimated_duration": task.estimated_duration,
         "timeout": task.timeout,
         "retries": task.max_failures - 1,
         "backoff": task.backoff.base,
@@ -158,6 +247,70 @@ def task_view(task: Task) -> View:
     }
 
 
+def _waits_view(task: Task) -> View:
+    waits = task.dependencies
+    return {
+        "after": list(waits.after) if waits is not None else [],
+        "waiting_for": list(waits.waiting_for) if waits is not None else [],
+        "if_failed": str(waits.if_failed) if waits is not None else None,
+    }
+
+
+def _limit_view(task: Task) -> View:
+    limit, unique = task.limit, task.unique
+    return {
+        "key": limit.key if limit is not None else None,
+        "concurrency": limit.concurrency if limit is not None else None,
+        "rate": [limit.rate, limit.period] if limit is not None and limit.rate is not None else None,
+        "unique": None
+        if unique is None
+        else {"digest": unique.digest, "period": unique.period, "states": [str(state) for state in unique.states]},
+    }
+
+
+def _assignment_view(task: Task) -> View:
+    need, meant = task.need, task.assigned
+    given = task.lease.at if task.lease is not None else meant.at if meant is not None else None
+    return {
+        "requirements": {
+            "min_cpu_cores": need.cpu_cores,
+            "min_memory_mb": need.memory_mb,
+            "required_capabilities": list(need.capabilities),
+        },
+        "assigned_at": iso_or_none(given),
+        "assigned": None
+        if meant is None
+        else {
+            "worker": meant.worker,
+            "at": iso(meant.at),
+            "until": iso_or_none(meant.until),
+            "pinned": meant.pinned,
+        },
+    }
+
+
+def schedule_view(schedule: Schedule) -> View:
+    """A schedule; ``next_fire`` is its next due time, ``None`` while paused; ``options`` are those of its tasks."""
+    return {
+        "name": schedule.name,
+        "cron": schedule.cron,
+        "timezone": schedule.timezone,
+        "tool": schedule.template.tool,
+        "args": schedule.template.args,
+        "options": schedule.template.options,
+        "missed": str(schedule.missed),
+        "grace": schedule.grace,
+        "overlap": schedule.overlap,
+        "paused": schedule.paused,
+        "next_fire": iso_or_none(schedule.next_fire),
+        "last_fire": iso_or_none(schedule.last_fire),
+        "last_task": schedule.last_task,
+        "fires": schedule.fires,
+        "created_at": iso(schedule.created_at),
+        "created_by": schedule.created_by,
+    }
+
+
 def _started_at(task: Task) -> datetime | None:
     if task.lease is not None:
         return task.lease.at
@@ -175,6 +328,43 @@ def memory_view(entry: MemoryEntry, namespace: str) -> View:
         "updated_by": entry.updated_by,
         "ttl": entry.ttl,
         "expires_at": iso_or_none(entry.expires_at),
+    }
+
+
+def version_view(version: MemoryVersion, namespace: str) -> View:
+    """What a key once was; ``kind`` is ``set``, ``deleted`` or ``expired``, ``commit`` where that appeared."""
+    return {
+        "revision": version.revision,
+        "at": iso(version.at),
+        "by": version.by,
+        "kind": version.kind,
+        "deleted": version.deleted,
+        "value": version.value,
+        "ttl": version.ttl,
+        "namespace": namespace,
+        "commit": version.commit,
+    }
+
+
+def usage_view(usage: NamespaceUsage) -> View:
+    """What a namespace holds: keys, bytes of their records, when it last changed."""
+    return {
+        "namespace": usage.namespace,
+        "keys": usage.keys,
+        "bytes": usage.bytes,
+        "revision": usage.revision,
+        "updated_at": iso(usage.updated_at),
+    }
+
+
+def import_view(done: Imported, *, dry_run: bool) -> View:
+    """What an import set, found in its place already, and left alone."""
+    return {
+        "created": done.created,
+        "overwritten": done.overwritten,
+        "skipped": done.skipped,
+        "unchanged": done.unchanged,
+        "dry_run": dry_run,
     }
 
 

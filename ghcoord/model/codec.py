@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import pydantic_core
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from ghcoord.errors import Corrupt, NewerSchema, TooLarge, UsageError
 
@@ -38,7 +38,7 @@ def sane(moment: datetime) -> datetime:
     return moment
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(sane)]
+Moment = Annotated[AwareDatetime, Field(ge=_FIRST, le=_LAST)]
 """A point in time that can be shown in every time zone and counted with."""
 
 Number = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
@@ -82,24 +82,37 @@ def to_json(value: Any) -> str:
 
 def _dump(value: Any) -> bytes:
     # The json module indents in pure Python: seven times slower.
-    return pydantic_core.to_json(_ordered(value), indent=2) + b"\n"
+    data = pydantic_core.to_json(_ordered(value), indent=2) + b"\n"
+    if b"NaN" in data or b"Infinity" in data:
+        _check_finite(value)
+    return data
 
 
-_ATOMS = frozenset({str, int, bool, type(None)})
+_ATOMS = frozenset({str, int, float, bool, type(None)})
 
 
 def _ordered(value: Any) -> Any:
-    """``value`` with the keys of every object in order; raises for what is not JSON."""
+    """``value`` with the keys of every object in order; raises ``TypeError`` for what is not JSON."""
     if isinstance(value, dict):
-        return {key: one if type(one) in _ATOMS else _ordered(one) for key, one in sorted(value.items())}
+        return {key: one if type(one := value[key]) in _ATOMS else _ordered(one) for key in sorted(value)}
     if isinstance(value, list | tuple):
         return [one if type(one) in _ATOMS else _ordered(one) for one in value]
+    if value is not None and not isinstance(value, str | int | float):
+        raise TypeError(f"a {type(value).__name__} is no JSON value")
+    return value
+
+
+def _check_finite(value: Any) -> None:
+    """Raise ``ValueError`` for a number that JSON has no word for, or one such as 1e999, read as infinite."""
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} is no JSON number")
-    elif value is not None and not isinstance(value, str | int):
-        raise TypeError(f"a {type(value).__name__} is no JSON value")
-    return value
+    elif isinstance(value, dict):
+        for one in value.values():
+            _check_finite(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _check_finite(one)
 
 
 def encode(record: Record) -> bytes:
@@ -116,7 +129,8 @@ def decode(kind: type[AnyRecord], data: bytes, path: str) -> AnyRecord:
         raise Corrupt(f"{path} has {len(data)} bytes: a record has at most {MAX_RECORD}")
     try:
         value = pydantic_core.from_json(data, allow_inf_nan=False)
-        _check_finite(value)
+        if _may_overflow(data):
+            _check_finite(value)
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"{path} is not JSON: {_defect(data) or error}") from None
     if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > FORMAT:
@@ -129,15 +143,13 @@ def decode(kind: type[AnyRecord], data: bytes, path: str) -> AnyRecord:
         raise Corrupt(f"{path} is not a valid {kind.__name__.lower()}: {where}: {first['msg']}") from None
 
 
-def _check_finite(value: Any) -> None:
-    """Raise ``ValueError`` for a number such as 1e999, which is read as infinite."""
-    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,):
-        if type(one) not in _ATOMS:
-            if isinstance(one, float):
-                if math.isinf(one):
-                    raise ValueError("a number is too large")
-            else:
-                _check_finite(one)
+_FLAT = bytes.maketrans(b"123456789E", b"000000000e")
+
+
+def _may_overflow(data: bytes) -> bool:
+    """Whether ``data`` may hold a number beyond every float: with an exponent, or of hundreds of digits."""
+    flat = data.translate(_FLAT)
+    return b"0e0" in flat or b"0e+" in flat or b"0" * 300 in flat
 
 
 def _defect(data: bytes) -> str:

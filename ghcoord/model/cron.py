@@ -47,7 +47,12 @@ def zone(name: str) -> ZoneInfo:
     """The time zone called ``name``, such as ``Europe/Berlin``; raises ``UsageError``."""
     shown = name[:60]
     try:
-        if len(name) > 60 or not _ZONE.fullmatch(name) or name in _NOT_EVERYWHERE or name.startswith(("posix", "right")):
+        if (
+            len(name) > 60
+            or not _ZONE.fullmatch(name)
+            or name in _NOT_EVERYWHERE
+            or name.startswith(("posix", "right"))
+        ):
             raise ValueError
         return ZoneInfo(name)
     except (ValueError, OSError, ZoneInfoNotFoundError):

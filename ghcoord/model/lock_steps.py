@@ -36,13 +36,19 @@ class Step:
 def sweep(record: LockRecord, judge: Judge, now: float) -> Step:
     """Without the grants that ``judge`` calls expired and the waiters whose time is over; then others get offers."""
     expired = {g.token for g in record.grants if judge(lock_key(record.name, g.token), g.lease, now)}
-    late = {waiter.id for waiter in record.waiters if waiter.deadline.timestamp() < now}
-    if not expired and not late:
+    return _ended(record, lambda grant: grant.token in expired, "lock expired", now)
+
+
+def _ended(record: LockRecord, which: Callable[[Grant], bool], kind: str, now: float) -> Step:
+    """Without the grants that ``which`` is true of and the waiters whose time is over."""
+    ended = [grant for grant in record.grants if which(grant)]
+    late = [waiter for waiter in record.waiters if waiter.deadline.timestamp() < now]
+    if not ended and not late:
         return Step(record)
     return Step(
-        restamped(_without(record, expired, late), now),
-        ended=tuple(("lock expired", grant) for grant in record.grants if grant.token in expired),
-        gone=tuple(("lock wait over", waiter) for waiter in record.waiters if waiter.id in late),
+        restamped(_without(record, [grant.token for grant in ended], [waiter.id for waiter in late]), now),
+        ended=tuple((kind, grant) for grant in ended),
+        gone=tuple(("lock wait over", waiter) for waiter in late),
     )
 
 
@@ -185,21 +191,19 @@ def release(present: LockRecord | None, name: str, owner: str, token: int | None
 def end(present: LockRecord | None, which: Callable[[Grant], bool], kind: str, *, now: float) -> Step:
     """Without the grants that ``which`` is true of; ``kind`` is the event."""
     assert present is not None
-    ended = [grant for grant in present.grants if which(grant)]
-    rest = _without(present, [grant.token for grant in ended], ())
-    return Step(restamped(rest, now), ended=tuple((kind, grant) for grant in ended))
+    return _ended(present, which, kind, now)
 
 
 def leave(present: LockRecord | None, waiter_id: str, *, now: float) -> Step | None:
     """A waiter goes, with the grant that it may have got and was never told of; ``None`` if there is neither."""
     if present is None:
         return None
-    step = end(present, lambda grant: grant.waiter == waiter_id, "lock released", now=now)
-    place = place_of(present, waiter_id)
+    step = _ended(present, lambda grant: grant.waiter == waiter_id, "lock released", now)
+    place = place_of(step.record, waiter_id)
     if place is None:
         return step if step.ended else None
-    record = restamped(_without(step.record, (), {waiter_id}), now)
-    return replace(step, record=record, gone=(("lock wait ended", present.waiters[place]),))
+    own = ("lock wait ended", step.record.waiters[place])
+    return replace(step, record=restamped(_without(step.record, (), {waiter_id}), now), gone=(*step.gone, own))
 
 
 def holder(grants: Iterable[Grant], name: str, owner: str, token: int | None) -> Grant:

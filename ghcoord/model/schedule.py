@@ -103,7 +103,9 @@ def plan(schedule: Schedule, now: float, page: int) -> Plan:
     missed.  Of what was missed, the policy decides.
     """
     present = stamp(now)
-    if schedule.paused or schedule.next_fire is None or schedule.next_fire > present:
+    if schedule.paused or schedule.next_fire is None:
+        return Plan([])
+    if schedule.next_fire > present:
         return Plan([], next_fire=schedule.next_fire)
     table = schedule.timetable()
     due = table.newest(schedule.next_fire - timedelta(milliseconds=1), present, MOST_CAUGHT_UP + 1)
@@ -125,7 +127,7 @@ def upcoming(schedule: Schedule, now: float, count: int) -> list[datetime]:
 
 
 def following(schedule: Schedule, now: float) -> datetime | None:
-    """The first due time after ``now`` (seconds); ``None`` for a paused schedule, and for one that is never due again."""
+    """The first due time after ``now`` (seconds); ``None`` for a paused schedule, and where the calendar ends."""
     return None if schedule.paused else next(schedule.timetable().after(stamp(now)), None)
 
 

@@ -7,9 +7,9 @@ so they may be cached for ever; only :meth:`Store.heads` ever changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Oid = str
 """A git object id: 40 lower-case hexadecimal digits."""
@@ -22,6 +22,14 @@ ROOT_RECORD = "space.json"
 
 ChangeSet = Mapping[str, bytes | None]
 """Path to new content, or ``None`` to delete. A path that is not there may be deleted."""
+
+
+Kind = Literal["commit", "tree", "blob"]
+RawObject = tuple[Kind, bytes]
+"""An object as git keeps it: what it is, and its content."""
+
+Tell = Callable[[str, int], None]
+"""Hears how far long work is: what is being done, and how many objects are."""
 
 
 class Entry(NamedTuple):
@@ -67,6 +75,7 @@ class Capabilities:
     ``max_commit_bytes``: largest sum of the contents of one commit.
     ``poll_interval``: seconds between polls that suit this store.
     ``requests_per_commit``: network requests for one commit of one space.
+    ``keeps_objects``: :meth:`Store.raw` and :meth:`Store.collect` are there.
     """
 
     multi_space: bool = True
@@ -76,6 +85,7 @@ class Capabilities:
     max_commit_bytes: int = 64 * 1024 * 1024
     poll_interval: float = 1.0
     requests_per_commit: int = 0
+    keeps_objects: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,21 @@ class Operation:
     actor: str = "ghcoord"
     summaries: Mapping[str, str] = field(default_factory=dict)
     events: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection did, or would do: commits kept and cut off, objects kept, bytes of all objects.
+
+    ``postponed`` says why what is no longer needed was left for the next time; empty when it was not.
+    """
+
+    commits: int
+    commits_cut: int
+    objects: int
+    bytes_before: int
+    bytes_after: int
+    postponed: str = ""
 
 
 class Store(Protocol):
@@ -142,6 +167,20 @@ class Store(Protocol):
 
     def server_time(self) -> float:
         """The hub's clock, seconds since the epoch."""
+        ...
+
+    def raw(self, oid: Oid) -> RawObject:
+        """Any object as it is, past all caches; raises ``Unsupported`` where the driver does not keep them."""
+        ...
+
+    def collect(self, cut: Collection[Oid], *, dry_run: bool, tell: Tell) -> Collected:
+        """Let history end at the commits ``cut``, which stay, and drop what nothing needs any more.
+
+        Heads are as before, also for those who write meanwhile.  What is
+        reachable from them, down to the commits ``cut``, stays.  Raises
+        ``Unavailable`` while another collection runs and ``Unsupported`` where
+        the driver, or this hub, has none.
+        """
         ...
 
     def close(self) -> None:

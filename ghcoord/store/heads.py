@@ -151,6 +151,16 @@ def parse_revision(raw: bytes) -> int:
     return value if isinstance(value, int) and 0 < value < REVISION_LIMIT else 0
 
 
+def recorded_schema(snapshot: Snapshot) -> int | None:
+    """The version of the layout that the root record tells; ``None`` when it is missing or broken."""
+    raw = snapshot.read(ROOT_RECORD)
+    try:
+        value = json.loads(raw)["schema"] if raw is not None else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def revision_of(store: Store, space: str, head: Oid | None) -> int:
     """The revision of ``space`` at ``head``: from the trailers, else from the root record and the history.
 

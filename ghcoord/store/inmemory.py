@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ghcoord.errors import Corrupt
 from ghcoord.store.assemble import build_commits, check_size, compare
-from ghcoord.store.base import Capabilities, ChangeSet, CommitInfo, Entry, Oid, Operation
-from ghcoord.store.objects import Kind, RawObject, TreeEditor, parse_commit, parse_tree
+from ghcoord.store.base import (
+    Capabilities,
+    ChangeSet,
+    Collected,
+    CommitInfo,
+    Entry,
+    Kind,
+    Oid,
+    Operation,
+    RawObject,
+    Tell,
+)
+from ghcoord.store.objects import TreeEditor, parse_commit, parse_tree
+from ghcoord.store.reach import Reach
 
 
 class MemoryStore:
@@ -24,6 +36,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._objects: dict[Oid, RawObject] = {}
         self._heads: dict[str, Oid] = {}
+        self._cut: frozenset[Oid] = frozenset()
 
     def heads(self) -> dict[str, Oid]:
         with self._lock:
@@ -58,6 +71,27 @@ class MemoryStore:
             self._objects.update(editor.objects)
             self._heads.update(made)
             return made
+
+    def raw(self, oid: Oid) -> RawObject:
+        found = self._objects.get(oid)
+        if found is None:
+            raise Corrupt(f"no object {oid}")
+        return found
+
+    def collect(self, cut: Collection[Oid], *, dry_run: bool, tell: Tell) -> Collected:
+        with self._lock:
+            reach = Reach(self.raw, {*cut, *self._cut})
+            kept = {found.oid for found in reach.walk(self._heads.values())}
+            before, after = (
+                sum(len(data) for oid, (_, data) in self._objects.items() if among is None or oid in among)
+                for among in (None, kept)
+            )
+            commits = sum(kind == "commit" for kind, _ in self._objects.values())
+            tell("packing", len(kept))
+            if not dry_run:
+                self._objects = {oid: made for oid, made in self._objects.items() if oid in kept}
+                self._cut = frozenset(reach.ends)
+            return Collected(len(reach.commits), commits - len(reach.commits), len(kept), before, after)
 
     def server_time(self) -> float:
         return self._now()

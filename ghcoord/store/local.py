@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pygit2
@@ -19,10 +19,23 @@ import pygit2
 from ghcoord.clock import Runtime
 from ghcoord.errors import Corrupt, Denied, NotFound, Unavailable, Unsupported, UsageError
 from ghcoord.store.assemble import build_commits, check_size, compare
-from ghcoord.store.base import Capabilities, ChangeSet, CommitInfo, Entry, Oid, Operation
+from ghcoord.store.base import (
+    Capabilities,
+    ChangeSet,
+    Collected,
+    CommitInfo,
+    Entry,
+    Kind,
+    Oid,
+    Operation,
+    RawObject,
+    Tell,
+)
+from ghcoord.store.collect import Sweep, check_alone
 from ghcoord.store.localrefs import LocalRefs
-from ghcoord.store.objects import Kind, RawObject, TreeEditor, parse_commit, parse_tree
+from ghcoord.store.objects import Tree, TreeEditor, parse_commit, parse_tree
 from ghcoord.store.packs import consolidate, write_pack
+from ghcoord.store.recent import Recent, tree_size
 
 _KINDS: dict[int, Kind] = {
     int(pygit2.enums.ObjectType.COMMIT): "commit",
@@ -31,6 +44,9 @@ _KINDS: dict[int, Kind] = {
 }
 RECENT_BYTES = 8 * 1024 * 1024
 """Objects just written that are kept in memory, in bytes, so that reading them back costs nothing."""
+
+RECENT_TREES = 16 * 1024 * 1024
+"""Trees kept parsed, in bytes: the next commit edits those of the last."""
 
 REOPEN_AFTER = 256
 """Objects read from disk before the repository is opened afresh.
@@ -80,7 +96,8 @@ def create_repository(path: Path, default_ref: str) -> Path:
         repository.config["gc.auto"] = "0"
         repository.config["receive.autogc"] = "false"
         repository.config["receive.denyDeleteCurrent"] = "false"
-        repository.set_head(default_ref)
+        if default_ref.startswith("refs/heads/"):  # git takes no other for its HEAD
+            repository.set_head(default_ref)
     except PermissionError as error:
         raise Denied(f"cannot write to {path}: check the permissions of its folder") from error
     except (OSError, pygit2.GitError) as error:
@@ -99,10 +116,12 @@ class LocalStore:
         self._git_dir = find_git_dir(path)
         self._packs = self._git_dir / "objects" / "pack"
         self._runtime = runtime
+        self._prefix = prefix
         self._refs = LocalRefs(self._git_dir, prefix, runtime)
         self._mutex = threading.Lock()
         self._recent: OrderedDict[Oid, RawObject] = OrderedDict()
         self._recent_bytes = 0
+        self._trees: Recent[Tree] = Recent(RECENT_TREES)
         self._reads = 0
         self._repository = self._open()
 
@@ -130,6 +149,9 @@ class LocalStore:
         return parse_commit(oid, self._raw(oid, "commit"))
 
     def tree(self, oid: Oid) -> Mapping[str, Entry]:
+        return self._trees.get(oid, self._parsed, tree_size)
+
+    def _parsed(self, oid: Oid) -> Tree:
         return parse_tree(self._raw(oid, "tree"))
 
     def blob(self, oid: Oid) -> bytes:
@@ -183,12 +205,14 @@ class LocalStore:
                 raise Unavailable(f"cannot write to {self._packs}: {error.strerror or error}") from error
             self._refs.move(expected, made)
             self._consolidate()
-        self._keep(editor.objects)
+        self._keep(editor)
         return made
 
-    def _keep(self, objects: Mapping[Oid, RawObject]) -> None:
+    def _keep(self, editor: TreeEditor) -> None:
+        for tree_oid, tree in editor.trees.items():
+            self._trees.put(tree_oid, tree, tree_size(tree))
         with self._mutex:
-            for oid, made in objects.items():
+            for oid, made in editor.objects.items():
                 if oid not in self._recent:
                     self._recent[oid] = made
                     self._recent_bytes += len(made[1])
@@ -202,6 +226,18 @@ class LocalStore:
         except (OSError, ValueError, KeyError, struct.error):
             # The commit is made and durable. Merging is tried again with the next one; 'git fsck' finds damage.
             return
+
+    def raw(self, oid: Oid) -> RawObject:
+        with self._mutex:
+            return self._read_odb(oid)
+
+    def collect(self, cut: Collection[Oid], *, dry_run: bool, tell: Tell) -> Collected:
+        with self._mutex:
+            check_alone(self._repository, self._git_dir, self._prefix)
+        made = Sweep(self._git_dir, self._refs, self._runtime, self.raw, cut, tell).run(dry_run=dry_run)
+        with self._mutex:
+            self._reopen()  # lets go of the packs that are gone
+        return made
 
     def server_time(self) -> float:
         return self._runtime.now()

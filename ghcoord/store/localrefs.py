@@ -120,8 +120,9 @@ class LocalRefs:
 
     def _collect(self) -> dict[str, Oid]:
         refs: dict[str, Oid] = {}
-        for folder, _, names in os.walk(self._git_dir / self._prefix, onerror=_unless_missing):
-            below = Path(folder).relative_to(self._git_dir).as_posix()
+        top = f"{self._git_dir}/"
+        for folder, _, names in os.walk(top + self._prefix.rstrip("/"), onerror=_unless_missing):
+            below = folder.removeprefix(top)
             for name in names:
                 if not name.endswith(".lock"):
                     oid = self._read_loose(f"{below}/{name}")
@@ -139,7 +140,8 @@ class LocalRefs:
 
     def _read_loose(self, ref: str) -> Oid | None:
         try:
-            text = (self._git_dir / ref).read_text("ascii", "replace").strip()
+            with open(f"{self._git_dir}/{ref}", "rb") as file:
+                text = file.read().decode("ascii", "replace").strip()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         if len(text) != 40 or set(text) - set("0123456789abcdef"):
@@ -199,6 +201,24 @@ class LocalRefs:
                 if not moved or ref not in target:
                     self._lock_path(ref).unlink(missing_ok=True)
         self._tidy(held)
+
+    def put(self, name: str, content: str) -> None:
+        """Replace a file of git's at the top of the repository, under git's own lock on it; ``""`` removes it.
+
+        Durable on return.  Only inside :meth:`exclusive`.
+        """
+        try:
+            self._take(name, content)
+            if content:
+                os.rename(self._lock_path(name), self._git_dir / name)
+            else:
+                (self._git_dir / name).unlink(missing_ok=True)
+            fsync_dir(self._git_dir)
+        except OSError as error:
+            raise self._refused(error) from error
+        finally:
+            self._drop_stale_lock(name)
+            self._own_path(name).unlink(missing_ok=True)
 
     def _tidy(self, held: list[str]) -> None:
         """Remove our own files of a finished move; left over, they are harmless and recovered."""

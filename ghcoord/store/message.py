@@ -29,6 +29,10 @@ _NUMBER = re.compile(r"[0-9]{1,16}")
 _TRAILER = re.compile(r"[A-Za-z][A-Za-z0-9-]*: ")
 
 
+EventLine = tuple[str, str]
+"""Something that happened: its kind, and all of it as one JSON line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """What a commit's trailers say."""
@@ -76,20 +80,22 @@ def read_summary(message: str) -> str:
     return message.partition("\n")[0].removesuffix(SKIP_CI).rstrip()
 
 
-def summarise(events: list[str], operations: int) -> str:
+def summarise(events: list[EventLine], operations: int) -> str:
     """``task leased ×3, task succeeded``: what a commit did, for ``git log --oneline``."""
-    kinds = Counter(json.loads(line)["kind"] for line in events)
+    kinds = Counter(kind for kind, _ in events)
     if not kinds:
         return "update" if operations == 1 else f"{operations} updates"
     if len(events) == 1:
-        only = json.loads(events[0])
+        kind, line = events[0]
+        only = json.loads(line)
         subject = next((only[name] for name in _SUBJECTS if only.get(name)), "")
-        return f"{only['kind']} {subject}".strip()
+        return f"{kind} {subject}".strip()
     return ", ".join(kind if count == 1 else f"{kind} ×{count}" for kind, count in kinds.items())
 
 
-def cap_events(events: list[str]) -> tuple[str, ...]:
+def cap_events(events: list[EventLine]) -> tuple[str, ...]:
     """At most ``MAX_EVENTS`` lines, with the number of those left out."""
+    lines = tuple(line for _, line in events[:MAX_EVENTS])
     if len(events) <= MAX_EVENTS:
-        return tuple(events)
-    return (*events[:MAX_EVENTS], json.dumps({"kind": "events left out", "count": len(events) - MAX_EVENTS}))
+        return lines
+    return (*lines, json.dumps({"kind": "events left out", "count": len(events) - MAX_EVENTS}))

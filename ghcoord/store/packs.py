@@ -16,20 +16,23 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
-from ghcoord.store.base import Oid
-from ghcoord.store.objects import RawObject
+from ghcoord.store.base import Oid, RawObject
 
 _TYPES = {"commit": 1, "tree": 2, "blob": 3}
 _OURS = re.compile(r"pack-g(\d)-[0-9a-f]{40}\.idx")
+_OUR_PACK = re.compile(r"pack-g\d-[0-9a-f]{40}\.pack")
 FAN_IN = 16
 """Packs of one tier before they are merged."""
 MAX_TIER = 3
 """Packs of this tier are left alone: one holds 4,096 commits, and merging more would hold the lock too long."""
 MAX_MERGED = 8 * 1024 * 1024
 """Bytes beyond which a pack is left alone: sixteen of them are merged in memory, and offsets end at 2 GiB."""
+
+SMALL = 16 * 1024
+"""Bytes up to which an object is compressed with a small window."""
 
 
 def fsync_dir(path: Path) -> None:
@@ -64,40 +67,42 @@ def _entry(kind: str, data: bytes) -> bytes:
         first = size & 0x7F
         size >>= 7
     head.append(first)
-    return bytes(head) + zlib.compress(data, 1)
+    return bytes(head) + _compress(data)
+
+
+def _compress(data: bytes) -> bytes:
+    """A zlib stream. For what is small the window is too: making a full one takes longer than the compression."""
+    if len(data) > SMALL:
+        return zlib.compress(data, 1)
+    stream = zlib.compressobj(1, zlib.DEFLATED, 12, 5)
+    return stream.compress(data) + stream.flush()
 
 
 def _assemble(entries: Mapping[Oid, bytes]) -> tuple[bytes, bytes, str]:
     """The pack, its index and its name's digest, from compressed entries by object id."""
-    parts = [b"PACK" + struct.pack(">II", 2, len(entries))]
-    at = 12
-    offsets: dict[Oid, int] = {}
-    for oid, entry in entries.items():
-        offsets[oid] = at
-        parts.append(entry)
-        at += len(entry)
-    body = b"".join(parts)
+    count = len(entries)
+    body = b"".join([b"PACK", struct.pack(">II", 2, count), *entries.values()])
     digest = hashlib.sha1(body, usedforsecurity=False).digest()
+    starts = accumulate(map(len, entries.values()), initial=12)
+    offsets = dict(zip(entries, starts, strict=False))  # the last start is the end
     ordered = sorted(entries)
+    names = "".join(ordered)
+    raw_names = bytes.fromhex(names)
     counts = [0] * 256
-    for oid in ordered:
-        counts[int(oid[:2], 16)] += 1
-    total, fan = 0, []
-    for count in counts:
-        total += count
-        fan.append(total)
+    for first in raw_names[::20]:
+        counts[first] += 1
     index = b"".join(
         [
             b"\377tOc" + struct.pack(">I", 2),
-            struct.pack(">256I", *fan),
-            b"".join(bytes.fromhex(oid) for oid in ordered),
-            b"".join(struct.pack(">I", zlib.crc32(entries[oid])) for oid in ordered),
-            b"".join(struct.pack(">I", offsets[oid]) for oid in ordered),
+            struct.pack(">256I", *accumulate(counts)),
+            raw_names,
+            struct.pack(f">{count}I", *[zlib.crc32(entries[oid]) for oid in ordered]),
+            struct.pack(f">{count}I", *[offsets[oid] for oid in ordered]),
             digest,
         ]
     )
     index += hashlib.sha1(index, usedforsecurity=False).digest()
-    name = hashlib.sha1("".join(ordered).encode() + digest, usedforsecurity=False).hexdigest()
+    name = hashlib.sha1(names.encode() + digest, usedforsecurity=False).hexdigest()
     return body + digest, index, name
 
 
@@ -127,15 +132,10 @@ def _read_entries(index: Path) -> dict[Oid, bytes]:
     pack = index.with_suffix(".pack").read_bytes()
     count = struct.unpack_from(">I", raw, 8 + 255 * 4)[0]
     names_at = 8 + 1024
-    offsets_at = names_at + count * 24
-    offsets = struct.unpack_from(f">{count}I", raw, offsets_at)
-    ends = sorted([*offsets, len(pack) - 20])
-    following = dict(pairwise(ends))
-    entries: dict[Oid, bytes] = {}
-    for at, offset in enumerate(offsets):
-        oid = raw[names_at + at * 20 : names_at + at * 20 + 20].hex()
-        entries[oid] = pack[offset : following[offset]]
-    return entries
+    names = raw[names_at : names_at + count * 20].hex()
+    offsets = struct.unpack_from(f">{count}I", raw, names_at + count * 24)
+    following = dict(pairwise(sorted([*offsets, len(pack) - 20])))
+    return {names[at * 40 : at * 40 + 40]: pack[offset : following[offset]] for at, offset in enumerate(offsets)}
 
 
 def consolidate(folder: Path) -> None:
@@ -143,16 +143,18 @@ def consolidate(folder: Path) -> None:
 
     The merged pack is on disk before the first of its sources disappears.
     """
-    tiers: dict[int, list[Path]] = {}
     with os.scandir(folder) as found:
-        for item in found:
-            match = _OURS.fullmatch(item.name)
-            if match:
-                tiers.setdefault(int(match[1]), []).append(Path(item.path))
-    for tier in sorted(tiers):
-        if tier >= MAX_TIER or len(tiers[tier]) < FAN_IN:
+        names = {item.name for item in found}
+    tiers: dict[int, list[Path]] = {}
+    for name in names:
+        match = _OURS.fullmatch(name)
+        if match:
+            tiers.setdefault(int(match[1]), []).append(folder / name)
+    for tier in range(MAX_TIER):
+        indexes = tiers.get(tier, [])
+        if len(indexes) < FAN_IN:
             continue
-        small = [index for index in tiers[tier] if index.with_suffix(".pack").stat().st_size <= MAX_MERGED]
+        small = [index for index in indexes if index.with_suffix(".pack").stat().st_size <= MAX_MERGED]
         if len(small) < FAN_IN:
             continue
         entries: dict[Oid, bytes] = {}
@@ -164,14 +166,13 @@ def consolidate(folder: Path) -> None:
                 index.unlink()
                 index.with_suffix(".pack").unlink()
         tiers.setdefault(tier + 1, []).append(merged)
-    _sweep(folder)
+    _sweep(folder, names)
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(folder: Path, names: set[str]) -> None:
     """Remove what killed writers left: temporary files, and packs that never got their index."""
-    for leftover in folder.glob("ghcoord-pack-g*"):
-        leftover.unlink()
-    for pack in folder.glob("pack-g?-*.pack"):
-        if not pack.with_suffix(".idx").exists():
+    for name in names:
+        unfinished = _OUR_PACK.fullmatch(name) and f"{name.removesuffix('.pack')}.idx" not in names
+        if unfinished or name.startswith("ghcoord-pack-g"):
             with contextlib.suppress(FileNotFoundError):
-                pack.unlink()
+                (folder / name).unlink()

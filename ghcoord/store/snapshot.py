@@ -9,6 +9,9 @@ from ghcoord.store.base import TREE_MODE, Entry, Oid, Store
 MAX_LEVELS = 64
 """Directory levels that are looked into: people push any depth, and nothing of ghcoord's lies deeper than 8."""
 
+MAX_FOLDERS = 1000
+"""Directories that a snapshot keeps at hand."""
+
 
 class Snapshot:
     """The files of one commit. Never changes, so it may be kept and shared between threads."""
@@ -18,6 +21,7 @@ class Snapshot:
         self.space = space
         self.head = head
         self._root: Oid | None = None
+        self._folders: dict[str, Mapping[str, Entry]] = {}
 
     @property
     def root(self) -> Oid | None:
@@ -28,17 +32,21 @@ class Snapshot:
 
     def entry(self, path: str) -> Entry | None:
         """The entry at ``path``, ``""`` being the top."""
+        if path:
+            folder, _, name = path.rpartition("/")
+            return self._folder(folder).get(name)
         root = self.root
-        if root is None:
-            return None
-        found = Entry("", root, TREE_MODE)
-        for part in path.split("/") if path else ():
-            if not found.is_tree:
-                return None
-            below = self.store.tree(found.oid).get(part)
-            if below is None:
-                return None
-            found = below
+        return None if root is None else Entry("", root, TREE_MODE)
+
+    def _folder(self, path: str) -> Mapping[str, Entry]:
+        """The entries of the directory ``path``, kept: what is read lies close to what was."""
+        found = self._folders.get(path)
+        if found is None:
+            top = self.entry(path)
+            found = self.store.tree(top.oid) if top is not None and top.is_tree else {}
+            if len(self._folders) >= MAX_FOLDERS:
+                self._folders.clear()
+            self._folders[path] = found
         return found
 
     def read(self, path: str) -> bytes | None:
@@ -48,8 +56,7 @@ class Snapshot:
 
     def entries(self, path: str) -> Mapping[str, Entry]:
         """What is directly below the directory ``path``; empty when there is none."""
-        found = self.entry(path)
-        return {} if found is None or not found.is_tree else self.store.tree(found.oid)
+        return self._folder(path)
 
     def walk(self, path: str = "", *, reverse: bool = False) -> Iterator[tuple[str, Entry]]:
         """Every file below ``path`` with its full path, in the order of names, at most ``MAX_LEVELS`` deep."""

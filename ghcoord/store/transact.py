@@ -33,24 +33,20 @@ from ghcoord.errors import (
 )
 from ghcoord.ids import new_op_id
 from ghcoord.store.base import ROOT_RECORD, ChangeSet, Oid, Operation, Store
-from ghcoord.store.heads import HeadGuard, Mark, find_operation, revision_of, stamp_of, stamped_base
-from ghcoord.store.message import REVISION_LIMIT, cap_events, summarise
+from ghcoord.store.heads import HeadGuard, Mark, find_operation, revision_of
+from ghcoord.store.listeners import Listeners
+from ghcoord.store.message import REVISION_LIMIT, EventLine, cap_events, summarise
 from ghcoord.store.snapshot import Snapshot
+from ghcoord.store.takeover import SCHEMA, Adopter, Migrator, take_over
 from ghcoord.store.tx import Overlay, SpaceView, Tx
 
 T = TypeVar("T")
-
-SCHEMA = 1
-"""Version of the layout this code writes."""
 
 MAX_BATCH = 1000
 """Transactions in one commit at most."""
 
 RESEND_LIMIT = 1800.0
 """Seconds after which an unanswered request is not sent again: history may be squashed after an hour."""
-
-Adopter = Callable[[Tx, str, Snapshot, Snapshot], None]
-"""Called with (tx, space, last state ghcoord wrote, present state) when people committed in between."""
 
 
 @dataclass(slots=True)
@@ -81,7 +77,8 @@ class Transactor:
     """Runs transactions against one store. Thread-safe.
 
     ``actor`` is the author of the commits; ``adopt`` is called for what people
-    committed by hand; ``marks`` are the heads an earlier process saw.
+    committed by hand, ``migrate`` for what an older version wrote; ``marks`` are the heads an earlier process saw.
+    :attr:`moved` tells of its commits, and of nobody else's.
     """
 
     def __init__(
@@ -91,14 +88,17 @@ class Transactor:
         *,
         actor: str = "ghcoord",
         adopt: Adopter | None = None,
+        migrate: Migrator | None = None,
         marks: Mapping[str, Mark] | None = None,
     ) -> None:
         self.store = store
         self.runtime = runtime
         self.actor = actor
         self.guard = HeadGuard(store, marks)
+        self.moved = Listeners()
         self.commits = 0
         self._adopt = adopt
+        self._migrate = migrate
         self._mutex = threading.Lock()
         self._guard_mutex = threading.Lock()
         self._queue: list[_Pending[Any]] = []
@@ -256,7 +256,7 @@ class Transactor:
             )
         plan = _Plan({space: snapshot.head for space, snapshot in snapshots.items()}, floor)
         overlays = {space: Overlay() for space in snapshots}
-        events: dict[str, list[str]] = {space: [] for space in snapshots}
+        events: dict[str, list[EventLine]] = {space: [] for space in snapshots}
         revision = floor
         ops: list[str] = []
 
@@ -273,8 +273,9 @@ class Transactor:
                     events[space].extend(view.events)
             return value
 
-        for space, snapshot in snapshots.items():
-            self._adopt_commits(space, snapshot, lambda run: attempt(run, new_op_id(self.runtime.randbits)))
+        for snapshot in snapshots.values():
+            for first in take_over(snapshot, self._adopt, self._migrate):
+                attempt(first, new_op_id(self.runtime.randbits))
         for pending in batch:
             try:
                 plan.results.append((attempt(pending.run, pending.op), None))
@@ -296,16 +297,6 @@ class Transactor:
             events={space: cap_events(events[space]) for space in plan.changes},
         )
         return plan
-
-    def _adopt_commits(self, space: str, snapshot: Snapshot, attempt: Callable[[Callable[[Tx], None]], Any]) -> None:
-        """Let ``adopt`` look at what people committed since ghcoord last wrote to ``space``."""
-        adopt = self._adopt
-        if adopt is None or snapshot.head is None:
-            return
-        if stamp_of(self.store, self.store.commit_info(snapshot.head)) is not None:
-            return
-        base = Snapshot(self.store, space, stamped_base(self.store, snapshot.head)[0])
-        attempt(lambda tx: adopt(tx, space, base, snapshot))
 
     # -- one commit
 
@@ -349,6 +340,7 @@ class Transactor:
                 with self._guard_mutex:
                     for space, head in made.items():
                         self.guard.note(space, plan.op.revision, head)
+                self.moved.tell(made)
                 return True
             runtime.sleep(runtime.uniform(0, wait))
             wait = min(wait * 2, 30.0)

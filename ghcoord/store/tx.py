@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ghcoord.errors import Unsupported
+from ghcoord.store.message import EventLine
+from ghcoord.store.objects import object_id
 from ghcoord.store.snapshot import MAX_LEVELS, Snapshot
 
 MAX_EVENT = 2000
@@ -31,6 +33,14 @@ class Overlay:
                 names.add(name)
         self.files[path] = content
 
+    def take(self, later: Overlay) -> None:
+        """Lay the changes of ``later``, which is not used any more, over these."""
+        if not self.files:
+            self.files, self._names = later.files, later._names
+            return
+        for path, content in later.files.items():
+            self.put(path, content)
+
     def names(self, path: str) -> set[str]:
         """Names directly below ``path`` that hold a change at any depth."""
         return self._names.get(path, set())
@@ -43,7 +53,7 @@ class SpaceView:
         self.snapshot = snapshot
         self._batch = batch
         self.own = Overlay()
-        self.events: list[str] = []
+        self.events: list[EventLine] = []
 
     def read(self, path: str) -> bytes | None:
         for overlay in (self.own, self._batch):
@@ -59,9 +69,23 @@ class SpaceView:
         return found is not None and found.is_file
 
     def write(self, path: str, content: bytes | None) -> None:
-        if self.read(path) == content:
-            return
-        self.own.put(path, content)
+        if not self._holds(path, content):
+            self.own.put(path, content)
+
+    def _holds(self, path: str, content: bytes | None) -> bool:
+        """Whether ``content`` is what is at ``path`` already. Reads no file: the id tells."""
+        for overlay in (self.own, self._batch):
+            if path in overlay.files:
+                return overlay.files[path] == content
+        found = self.snapshot.entry(path)
+        if found is None or not found.is_file:
+            return content is None
+        return content is not None and found.oid == object_id("blob", content)
+
+    def changed(self) -> set[str]:
+        """Paths whose content differs from what the batch had before."""
+        before = SpaceView(self.snapshot, self._batch)
+        return {path for path, content in self.own.files.items() if before.read(path) != content}
 
     def names(self, path: str) -> list[str]:
         """Names directly below ``path``, sorted.
@@ -80,8 +104,7 @@ class SpaceView:
 
     def keep(self) -> None:
         """Merge this transaction's changes into the batch's."""
-        for path, content in self.own.files.items():
-            self._batch.put(path, content)
+        self._batch.take(self.own)
 
 
 class Tx:
@@ -124,6 +147,10 @@ class Tx:
         """Remove the file at ``path``, if there is one."""
         self._view(space).write(path, None)
 
+    def changed(self, space: str) -> set[str]:
+        """Paths whose content is another by now than before this transaction."""
+        return self._view(space).changed()
+
     def names(self, space: str, path: str) -> list[str]:
         """Names directly below the directory ``path``, sorted."""
         return self._view(space).names(path)
@@ -149,4 +176,4 @@ class Tx:
                 k: v for k, v in known.items() if isinstance(v, int | float) or (isinstance(v, str) and len(v) < 200)
             }
             line = json.dumps({"at": round(self.now, 3), "kind": kind, **ids, "cut": True}, ensure_ascii=True)
-        self._view(space).events.append(line)
+        self._view(space).events.append((kind, line))

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception_type
 
 from ghcoord.clock import Runtime
 from ghcoord.errors import Unavailable
-from ghcoord.store.base import Capabilities, ChangeSet, CommitInfo, Entry, Oid, Operation, Store
+from ghcoord.store.base import (
+    Capabilities,
+    ChangeSet,
+    Collected,
+    CommitInfo,
+    Entry,
+    Oid,
+    Operation,
+    RawObject,
+    Store,
+    Tell,
+)
+from ghcoord.store.recent import Recent, tree_size
 
 T = TypeVar("T")
 
@@ -46,6 +57,12 @@ class WrappedStore:
         self, expected: Mapping[str, Oid | None], changes: Mapping[str, ChangeSet], op: Operation
     ) -> dict[str, Oid]:
         return self.inner.commit(expected, changes, op)
+
+    def raw(self, oid: Oid) -> RawObject:
+        return self.inner.raw(oid)
+
+    def collect(self, cut: Collection[Oid], *, dry_run: bool, tell: Tell) -> Collected:
+        return self.inner.collect(cut, dry_run=dry_run, tell=tell)
 
     def server_time(self) -> float:
         return self.inner.server_time()
@@ -104,47 +121,20 @@ class RetryingStore(WrappedStore):
         return self._call(lambda: self.inner.commit(expected, changes, op))
 
 
-class _Recent(Generic[T]):
-    """The most recently used objects, up to a size in bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._kept: OrderedDict[Oid, tuple[T, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, oid: Oid, load: Callable[[Oid], T], size: Callable[[T], int]) -> T:
-        with self._lock:
-            found = self._kept.get(oid)
-            if found is not None:
-                self._kept.move_to_end(oid)
-                return found[0]
-        value = load(oid)
-        weight = size(value)
-        with self._lock:
-            if oid not in self._kept and weight <= self._limit // 8:
-                self._kept[oid] = (value, weight)
-                self._size += weight
-                while self._size > self._limit:
-                    _, (_, dropped) = self._kept.popitem(last=False)
-                    self._size -= dropped
-        return value
-
-
 class CachingStore(WrappedStore):
     """Keeps objects by id: they never change. ``limit`` in bytes bounds each kind's share."""
 
     def __init__(self, inner: Store, limit: int = 32 * 1024 * 1024) -> None:
         super().__init__(inner)
-        self._commits: _Recent[CommitInfo] = _Recent(limit // 4)
-        self._trees: _Recent[Mapping[str, Entry]] = _Recent(limit)
-        self._blobs: _Recent[bytes] = _Recent(limit)
+        self._commits: Recent[CommitInfo] = Recent(limit // 4)
+        self._trees: Recent[Mapping[str, Entry]] = Recent(limit)
+        self._blobs: Recent[bytes] = Recent(limit)
 
     def commit_info(self, oid: Oid) -> CommitInfo:
         return self._commits.get(oid, self.inner.commit_info, lambda info: 300 + len(info.message))
 
     def tree(self, oid: Oid) -> Mapping[str, Entry]:
-        return self._trees.get(oid, self.inner.tree, lambda entries: 200 + 250 * len(entries))
+        return self._trees.get(oid, self.inner.tree, tree_size)
 
     def blob(self, oid: Oid) -> bytes:
         return self._blobs.get(oid, self.inner.blob, lambda data: 100 + len(data))

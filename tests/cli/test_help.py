@@ -21,8 +21,10 @@ VERBS = {
     "": ["init", "demo", "status", "doctor", "worker", "task", "lock", "memory"],
     "worker": ["start", "list", "show", "drain", "reap", "register", "heartbeat", "status", "deregister"],
     "task": ["submit", "list", "show", "wait", "cancel", "retry", "logs"],
+    "balance": ["next", "select", "show", "strategy", "rebalance"],
     "lock": ["acquire", "renew", "release", "list", "show", "run", "clean", "force-unlock"],
     "memory": ["set", "get", "delete", "list", "watch", "sync"],
+    "audit": ["log", "blame", "purge"],
 }
 
 

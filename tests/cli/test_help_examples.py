@@ -26,24 +26,33 @@ NOT_RUN = (
 """Beginnings of examples that are only taken apart."""
 
 TASK = "task submit echo -a message=hi --id t0123456789ab"
+JOB = "task submit echo -a message=hi --id t42"
+JOBS = [JOB, *(f"task submit echo -a message=hi --id {one}" for one in ("t43", "t44"))]
+SCHEDULE = "schedule add nightly @daily echo"
 WORK = "worker start --until-idle 50ms --poll 50ms"
 HELD = "lock acquire deploy --owner ci-7"
 READY = {
-    "worker list": ["worker register w1"],
+    "worker list": ["worker register w1 --label zone=eu"],
     "worker show": ["worker register w1"],
     "worker drain": ["worker register w1"],
     "worker heartbeat": ["worker register builder-1"],
     "worker status": ["worker register builder-1"],
     "worker deregister": ["worker register builder-1"],
-    "task show": [TASK],
-    "task wait": [TASK, WORK],
-    "task cancel": [TASK],
-    "task retry": [TASK, "task cancel t0123456789ab"],
-    "task logs": [TASK, WORK],
+    "task show": [JOB],
+    "task wait": [*JOBS, WORK],
+    "task cancel": [JOB],
+    "task retry": [JOB, "task cancel t42"],
+    "task assign": ["worker register w1 --type echo", JOB],
+    "task unassign": [JOB],
+    "task logs": [JOB, WORK],
+    **{f"schedule {verb}": [SCHEDULE] for verb in ("show", "next", "pause", "resume", "remove", "run")},
+    "balance next": ["worker register w1 --type echo", TASK],
+    "balance select": ["worker register w1 --type echo", TASK],
     "lock renew": [HELD],
     "lock release": [HELD],
     "lock show": [HELD],
     "lock force-unlock": [HELD],
+    "audit blame": [TASK, "memory set color blue"],
     "memory get": ["memory set color blue"],
     "memory delete": ["memory set color blue"],
 }

@@ -71,7 +71,7 @@ def test_a_wait_gives_workers_time_to_start(cli: Cli) -> None:
 @pytest.mark.slow
 def test_a_batch_that_nobody_runs_says_so_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said while its first task is waited for is not said again for the next."""
-    monkeypatch.setattr("ghcoord.faces.cli.task.SOON", 0.0)
+    monkeypatch.setattr("ghcoord.faces.cli.taskwait.SOON", 0.0)
     starting = _worker()
     try:
         lines = '{"tool": "echo", "args": {"message": "a"}}\n{"tool": "build"}\n'

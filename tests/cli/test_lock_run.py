@@ -154,7 +154,7 @@ def test_the_command_has_the_terminal() -> None:
 
 def test_a_signal_while_the_command_starts_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that interrupts the start passes the signal on afterwards: no command lives on without its lock."""
-    child = lockrun._Child(SystemRuntime())
+    child = lockrun.Child(SystemRuntime())
     real = subprocess.Popen
 
     def interrupted(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:

@@ -17,7 +17,7 @@ from tests.cli.running import Cli, command, environment
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b31m [bold]x[/bold] \u202egnirts\u2028 \r\n end"
 
 WORKER_KEYS = """id hostname pid status drain_requested registered_at last_heartbeat expires_at ttl token capacity
-capabilities sandbox max_sessions active_sessions session_ids health metadata"""
+capabilities sandbox max_sessions active_sessions session_ids health recent_types metadata"""
 TASK_KEYS = """id tool args state priority attempt worker result created_at submitted_by started_at ended_at due_at
 timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease history metadata"""
 LOCK_KEYS = "name owner token acquired_at expires_at metadata"
@@ -25,15 +25,27 @@ ENTRY_KEYS = "key value namespace revision updated_at updated_by ttl expires_at"
 
 SESSION = [
     (["init"], "hub id created"),
-    (["worker", "register", "w1"], "success message heartbeat_interval_seconds token"),
+    (["worker", "register", "w1", "--type", "echo"], "success message heartbeat_interval_seconds token"),
     (["worker", "heartbeat", "w1"], "acknowledged message unknown_session_ids"),
     (["worker", "list"], [WORKER_KEYS]),
     (["worker", "list", "--count"], "count"),
     (["worker", "show", "w1"], WORKER_KEYS),
     (["worker", "status", "w1", "active"], WORKER_KEYS),
+    (["task", "submit", "echo", "--id", "t0"], TASK_KEYS),
+    (["balance", "next", "w1"], TASK_KEYS),
+    (["balance", "select", "t0"], WORKER_KEYS),
+    (
+        ["balance", "show"],
+        "total_capacity utilized_capacity utilization_percent worker_loads spread imbalanced",
+    ),
+    (["balance", "strategy"], "strategy"),
+    (
+        ["balance", "rebalance"],
+        "tasks_moved improved_utilization before_utilization after_utilization moves",
+    ),
     (["worker", "drain", "w1"], WORKER_KEYS),
-    (["worker", "reap"], "recovered removed"),
-    (["worker", "reap", "--dry-run"], "stale"),
+    (["worker", "reap"], "recovered removed removed_ids taken"),
+    (["worker", "reap", "--dry-run"], "stale recovered removed removed_ids taken"),
     (["worker", "reap", "--mark-only"], "marked"),
     (["worker", "deregister", "w1"], "success message unknown_session_ids"),
     (["task", "submit", "echo", "--id", "t1", "--arg", "message=hi"], TASK_KEYS),

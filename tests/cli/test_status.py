@@ -22,7 +22,7 @@ from ghcoord.config import Settings
 from ghcoord.coord.events import Event
 from ghcoord.errors import Unavailable
 from ghcoord.faces.columns import Column, fit, fit_token, keep_end, lines, share
-from ghcoord.faces.dashboard import Dashboard
+from ghcoord.faces.dashboard import STATES, Dashboard
 from ghcoord.faces.live import Watch
 from ghcoord.faces.overview import NOBODY, as_of, gather, recovery
 from ghcoord.faces.phrases import phrase, together
@@ -34,7 +34,7 @@ from tests.cli import make_status_svg
 from tests.cli.running import Cli, command, environment
 from tests.cli.terminal import Terminal
 
-KEYS = {"hub", "at", "revision", "workers", "queue", "locks", "events", "recovery"}
+KEYS = {"hub", "at", "revision", "revisions", "workers", "queue", "locks", "events", "recovery"}
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 
@@ -95,7 +95,8 @@ def test_json_has_the_documented_keys(hub: Path, cli: Cli) -> None:
         for key in ("id", "slots", "silent")
     )
     assert 0 <= view["workers"][0]["heartbeat_age"] <= 60 - view["workers"][0]["lease_left"] + 0.01
-    assert {"queued": 1, "leased": 0, "failed": 0, "succeeded": 0, "dead": 0, "cancelled": 0} == view["queue"]
+    assert {"queued": 1} == {state: count for state, count in view["queue"].items() if count}
+    assert set(STATES) == set(view["queue"])
     assert ("deploy", "ann", lock.token) == tuple(view["locks"][0][key] for key in ("name", "owner", "token"))
     assert 0 < view["locks"][0]["lease_left"] <= 300
     assert {"lock acquired", "worker registered", "task submitted"} == {event["kind"] for event in view["events"]}
@@ -220,6 +221,16 @@ def test_without_a_terminal_nothing_is_left_out(hub: Path, cli: Cli) -> None:
     assert all(f"w{number:02} " in run.out for number in range(40))
     assert "\x1b" not in run.out
     assert 80 >= max(map(cell_len, run.out.splitlines()))
+
+
+def test_rare_states_are_named_when_there_are_tasks_in_them(memory_hub: Hub) -> None:
+    """Scheduled and blocked tasks show in the queue and its bar; where there are none nothing speaks of them."""
+    view = gather(memory_hub)
+    assert not any("scheduled" in line or "blocked" in line for line in drawn(view))
+    view["queue"].update(scheduled=3, queued=1)
+    screen = drawn(view)
+    assert any("scheduled 3" in line and "queued 1" in line for line in screen)
+    assert any(line == "█" * 80 for line in screen)
 
 
 def test_a_terminal_without_unicode_gets_bars(memory_hub: Hub) -> None:

@@ -44,6 +44,22 @@ def test_submit_prints_the_id(cli: Cli) -> None:
         (["--wait-timeout", "5s"], "--wait"),
         (["--batch-id", "b"], "--batch"),
         (["--batch", "-"], "from the file"),
+        (["--type", "a b"], "task type"),
+        (["--estimate", "long"], "1h30m"),
+        (["--min-cores", "few"], "whole number"),
+        (["--min-cores", "-1"], "min_cpu_cores"),
+        (["--require", ""], "capability is empty"),
+        (["--not-before", "soon"], "'soon' is no time"),
+        (["--delay", "-5m"], "'-5m' is no time"),
+        (["--if-failed", "panic"], "one of cancel, run, wait"),
+        (["--key", "k"], "give concurrency, rate or both"),
+        (["--concurrency", "2"], "a limit needs a key"),
+        (["--key", "k", "--rate", "fast"], "write 10/1m"),
+        (["--key", "k", "--rate", "0/1m"], "number of a rate"),
+        (["--unique-states", "running"], "'running' is unknown"),
+        (["--unique-for", "soon"], "1h30m"),
+        (["--worker", "w1", "--prefer", "w2"], "worker or prefer"),
+        (["--meta", "x"], "key=value"),
     ],
 )
 def test_submit_refuses(cli: Cli, options: list[str], said: str) -> None:
@@ -101,6 +117,13 @@ def test_batch(cli: Cli, tmp_path: Path) -> None:
         ('{"tool": "echo", "timeout": "soon"}', "1h30m"),
         ('{"tool": "echo", "timeout": true}', "duration"),
         ('{"tool": "echo", "id": 7}', "id must be a text"),
+        ('{"tool": "echo", "after": "x", "after": 7}', "after must be a list"),
+        ('{"tool": "echo", "rate": 7, "key": "k"}', "write 10/1m"),
+        ('{"tool": "echo", "not_before": true}', "not_before must be"),
+        ('{"tool": "echo", "requirements": []}', "requirements must be a JSON object"),
+        ('{"tool": "echo", "min_cores": "few"}', "min_cpu_cores"),
+        ('{"tool": "echo", "unique_states": ["x"]}', "'x' is unknown"),
+        ('{"tool": "echo", "meta": {}, "metadata": {}}', "given twice"),
     ],
 )
 def test_a_bad_line_is_named(cli: Cli, line: str, said: str) -> None:
@@ -198,11 +221,11 @@ def test_show_of_a_cancelled_task(cli: Cli) -> None:
 
 def test_a_batch_says_how_to_find_it(cli: Cli) -> None:
     """The plain output has the number, the batch id when there is one, and where the ids are."""
-    look = "'ghcoord task list' shows them, --json prints their ids"
+    look = "'ghcoord task list{}' shows them, --json prints their ids"
     line = '{"tool": "echo"}\n'
     named = cli("task", "submit", "--batch", "-", "--batch-id", "night-1", stdin=line)
-    assert f"1 tasks submitted as batch night-1: {look}\n" == named.out
-    assert f"1 tasks submitted: {look}\n" == cli("task", "submit", "--batch", "-", stdin=line).out
+    assert f"1 tasks submitted as batch night-1: {look.format(' --batch-id night-1')}\n" == named.out
+    assert f"1 tasks submitted: {look.format('')}\n" == cli("task", "submit", "--batch", "-", stdin=line).out
 
 
 def test_cancel_and_retry(cli: Cli) -> None:
@@ -241,3 +264,172 @@ def test_a_reader_that_leaves_is_no_error(cli: Cli) -> None:
 
     done = spawn(argv=[command()[0], "-c", script, *command("task", "list", "--json")])
     assert (141, "") == (done.code, done.err)
+
+
+# -- options
+
+
+def test_all_options_of_submit(cli: Cli) -> None:
+    """Each flag is in the task, in JSON and for people."""
+    cli("worker", "register", "w1")
+    first = cli("task", "submit", "echo", "--arg", "message=x").out.strip()
+    task = cli(
+        *("task", "submit", "echo", "--type", "small", "--estimate", "90s", "--min-cores", "2", "--min-memory", "512"),
+        *("--require", "gpu", "--require", "os=linux", "--prefer", "w1", "--prefer-for", "1m", "--after", first),
+        *("--if-failed", "run", "--not-before", "2h", "--key", "api", "--concurrency", "3", "--rate", "10/m"),
+        *("--unique-key", "k", "--unique-for", "1h", "--unique-states", "queued,leased", "--meta", "x=1", "--json"),
+    ).json
+    expected = {
+        "type": "small",
+        "state": "blocked",
+        "estimated_duration": 90.0,
+        "requirements": {"min_cpu_cores": 2, "min_memory_mb": 512, "required_capabilities": ["gpu", "os=linux"]},
+        "worker": "w1",
+        "after": [first],
+        "waiting_for": [first],
+        "if_failed": "run",
+        "key": "api",
+        "concurrency": 3,
+        "rate": [10, 60.0],
+        "metadata": {"x": "1"},
+        "duplicate": False,
+    }
+    assert expected.items() <= task.items()
+    assert (3600.0, ["leased", "queued"]) == (task["unique"]["period"], sorted(task["unique"]["states"]))
+    shown = cli("task", "show", task["id"]).out
+    for part in (
+        "type        small",
+        "state       blocked",
+        "needs       2 cores, 512 MiB, gpu, os=linux",
+        "estimate    1m30s",
+        f"after       {first} (if one fails: run), waits for {first}",
+        "limit       api: 3 at a time, 10 in 1m00s",
+        "unique      while leased, queued for 1h00m",
+    ):
+        assert part in shown
+    assert f"after {first}" in cli("task", "list", "--state", "blocked").out
+
+
+def test_times(cli: Cli) -> None:
+    """A delay counts from now, a time without a zone is local; both are shown in UTC."""
+    later = cli("task", "submit", "echo", "--delay", "1h", "--json").json
+    assert ("scheduled", later["due_at"]) == (later["state"], later["not_before"])
+    fixed = cli("task", "submit", "echo", "--not-before", "2100-01-01T00:00+01:00", "--json").json
+    assert "2099-12-31T23:00:00.000Z" == fixed["due_at"]
+    assert "due 2099-12-31T23:00:00.000Z" in cli("task", "list", "--state", "scheduled").out
+    assert "queued" == cli("task", "submit", "echo", "--not-before", "2001-01-01", "--json").json["state"]
+
+
+def test_a_unique_task_is_submitted_once(cli: Cli) -> None:
+    """The second time the first one's id is printed, with exit code 0 and a remark."""
+    first = cli("task", "submit", "echo", "--unique", "--arg", "message=a").out
+    again = cli("task", "submit", "echo", "--unique", "--arg", "message=a")
+    assert (0, first) == (again.code, again.out)
+    assert f"task {first.strip()} is there already: it is queued" in again.err
+    assert cli("task", "submit", "echo", "--unique", "--arg", "message=a", "--json").json["duplicate"]
+    assert first != cli("task", "submit", "echo", "--unique", "--arg", "message=b").out
+    made = cli("task", "submit", "--batch", "-", "--unique", stdin='{"tool": "echo", "args": {"message": "a"}}\n' * 2)
+    assert made.out.startswith("2 tasks submitted, 2 of them there already: ")
+
+
+def test_whom_a_task_waits_for_must_exist(cli: Cli) -> None:
+    """An unknown id exits 3, as does a worker that is not there."""
+    refused = cli("task", "submit", "echo", "--after", "nobody")
+    assert (3, "there is no task 'nobody' to wait for: submit it first") == (refused.code, refused.error)
+    assert 3 == cli("task", "submit", "echo", "--worker", "nobody").code
+
+
+def test_a_batch_with_every_option(cli: Cli) -> None:
+    """A line spells options as the command does, with _ or -; the command's hold where it does not."""
+    lines = [
+        {"tool": "echo", "id": "one", "delay": "1h", "estimate": "2m", "require": "gpu", "unique": True},
+        {
+            "tool": "echo",
+            "id": "two",
+            "after": ["one"],
+            "if-failed": "wait",
+            "key": "k",
+            "rate": "5/1s",
+            "min_cores": 3,
+        },
+        {"tool": "echo", "id": "six", "not_before": 60, "requirements": {"min_memory_mb": 9}, "rate": [2, "1m"]},
+    ]
+    stdin = "\n".join(map(json.dumps, lines))
+    done = cli(
+        "task",
+        "submit",
+        "--batch",
+        "-",
+        "--type",
+        "small",
+        "--min-cores",
+        "1",
+        "--key",
+        "d",
+        "--rate",
+        "1/1s",
+        stdin=stdin,
+    )
+    assert 0 == done.code, done.err
+    one, two, six = (cli("task", "show", task_id, "--json").json for task_id in ("one", "two", "six"))
+    assert ("scheduled", 120.0, "small", ["gpu"], 1, "d", [1, 1.0]) == (
+        one["state"],
+        one["estimated_duration"],
+        one["type"],
+        one["requirements"]["required_capabilities"],
+        one["requirements"]["min_cpu_cores"],
+        one["key"],
+        one["rate"],
+    )
+    assert ("blocked", ["one"], "wait", "k", [5, 1.0], 3) == (
+        two["state"],
+        two["after"],
+        two["if_failed"],
+        two["key"],
+        two["rate"],
+        two["requirements"]["min_cpu_cores"],
+    )
+    assert (9, [2, 60.0], "scheduled") == (six["requirements"]["min_memory_mb"], six["rate"], six["state"])
+
+
+# -- filters, and waiting for many
+
+
+def test_list_filters(cli: Cli) -> None:
+    """Each filter takes away what does not meet it; wrong ones exit 2."""
+    cli(
+        "task", "submit", "echo", "--id", "a", "--type", "small", "--meta", "team=x", "--key", "k", "--concurrency", "1"
+    )
+    cli("task", "submit", "--batch", "-", "--batch-id", "b1", stdin='{"tool": "other", "id": "b"}')
+    for options, expected in (
+        (["--type", "small"], ["a"]),
+        (["--meta", "team=x"], ["a"]),
+        (["--key", "k"], ["a"]),
+        (["--batch-id", "b1"], ["b"]),
+        (["--by", "nobody"], []),
+        (["--older-than", "1h"], []),
+        (["--older-than", "0"], ["a", "b"]),
+        (["--ended-before", "0s"], []),
+        (["--schedule", "s"], []),
+        (["--worker", "w1"], []),
+    ):
+        assert expected == [task["id"] for task in cli("task", "list", *options, "--json").json], options
+    assert 2 == cli("task", "list", "--meta", "team").code
+    assert 2 == cli("task", "list", "--ended-before", "never").code
+
+
+def test_wait_for_many(cli: Cli) -> None:
+    """All of them, or the first with --any; exits 8 unless all succeeded, 9 when it takes too long."""
+    for name, option in (("g1", "message=a"), ("g2", "message=b"), ("bad", "nonsense=1")):
+        cli("task", "submit", "echo", "--id", name, "--arg", option)
+    late = cli("task", "wait", "g1", "g2", "--timeout", "50ms")
+    assert (9, "error: 2 of 2 tasks have not ended after 0.1s: g1 is queued") == (late.code, late.err.splitlines()[-1])
+    _work(cli)
+    good = cli("task", "wait", "g1", "g2", "g1")
+    assert (0, "2 succeeded") == (good.code, good.out.splitlines()[-1])
+    mixed = cli("task", "wait", "g1", "bad", "--json")
+    assert (8, ["g1", "bad"]) == (mixed.code, [task["id"] for task in mixed.json])
+    cli("task", "submit", "other", "--id", "open")
+    first = cli("task", "wait", "g1", "open", "--any")
+    assert (0, "1 succeeded") == (first.code, first.out.splitlines()[-1])
+    assert 3 == cli("task", "wait", "g1", "nobody").code

@@ -122,7 +122,7 @@ BREAKS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda record: b"",
     "binary": lambda record: bytes(range(256)),
     "a list": lambda record: b"[]",
-    "wrong type": lambda record: edited(record, ttl="x", state=5, revision="x", priority="high"),
+    "wrong type": lambda record: edited(record, ttl="x", state=5, revision="x", priority="high", grants=7),
     "wrong name": lambda record: edited(record, id="other", name="other", key="other", lock="other"),
     "bad name": lambda record: edited(record, id="../x", name="a//b", key="..", lock=""),
     "newer": lambda record: edited(record, format=99),

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ghcoord.coord import events, queue
+from ghcoord.coord import events
 from ghcoord.coord.adopt import MAX_ASIDE, MAX_BY_HAND
 from ghcoord.coord.context import TASK_TABLE, put_worker
-from ghcoord.coord.tasks import MAX_PAYLOAD, Submission
+from ghcoord.coord.queue import counts, rebuild, records
+from ghcoord.coord.submission import MAX_PAYLOAD, Submission
 from ghcoord.coord.tick import Returned, Said
 from ghcoord.hub import Hub
 from ghcoord.model import steps as model
@@ -108,7 +109,7 @@ def test_a_result_leaves_room_for_the_attempts_after_it(world: World) -> None:
         left = MAX_RECORD - 4000 - len(encode(model.finish(task, TaskResult(success=False), now=hub._context.now())))
         error = "é" * (left // 2)
         daemon.report(task, TaskResult(success=False, error=error, data={"x": "y" * 100}))
-        assert queue.HEADROOM <= MAX_RECORD - len(world.files("fleet")[where("task", "t1")])
+        assert records.HEADROOM <= MAX_RECORD - len(world.files("fleet")[where("task", "t1")])
     assert State.FAILED is world.check_index()["t1"].state
 
 
@@ -238,7 +239,7 @@ def test_an_edit_reads_only_what_changed(world: World, monkeypatch: pytest.Monke
     hub = world.open()
     hub.tasks.submit_many([Submission("echo", id=f"t{n}") for n in range(50)])
     rebuilt: list[Tx] = []
-    monkeypatch.setattr(queue, "rebuild", rebuilt.append)
+    monkeypatch.setattr(rebuild, "rebuild", rebuilt.append)
     files = world.files("fleet")
     new = {"id": "new", "tool": "echo", "created_at": "2026-01-01T00:00:00Z", "sequence": 99}
     world.put(
@@ -253,7 +254,7 @@ def test_an_edit_reads_only_what_changed(world: World, monkeypatch: pytest.Monke
     world.runtime.advance(1)
     daemon = Daemon(hub)
     assert ["t1", "t0", "t3"] == ids(daemon.lease(3))
-    assert 100 == queue.read_counts(world.files("fleet")["queue.json"])["sequence"]
+    assert 100 == counts.parse(world.files("fleet")["queue.json"]).sequence
     assert 50 == len(world.check_index())
     assert [] == rebuilt
     assert 50 == len(list(TASK_TABLE.scan(world.snapshot("fleet"))))

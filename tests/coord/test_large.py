@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ghcoord.bootstrap import open_hub
 from ghcoord.config import Settings
-from ghcoord.coord.queue import HELD_BYTES
+from ghcoord.coord.queue.leasing import HELD_BYTES
 from ghcoord.coord.tasks import Submission
 from ghcoord.coord.tick import Beat
 from ghcoord.store.inmemory import MemoryStore

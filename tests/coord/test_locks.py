@@ -7,7 +7,6 @@ import socket
 
 import pytest
 
-from ghcoord.coord.locks import DEFAULT_TTL
 from ghcoord.errors import (
     FenceRefused,
     InvalidName,
@@ -40,9 +39,9 @@ def test_a_lock_has_one_holder(both: World) -> None:
 def test_a_lock_says_who_holds_it(hub: Hub) -> None:
     """Owner, ttl and place are filled in; metadata of the caller's is kept and goes first."""
     lock = taken(hub.locks.acquire("deploy/prod", metadata={"run": 7, "hostname": "mine"}))
-    assert ("deploy/prod", "me", DEFAULT_TTL) == (lock.name, lock.owner, lock.ttl)
+    assert ("deploy/prod", "me", 300.0) == (lock.name, lock.owner, lock.ttl)
     assert {"hostname": "mine", "pid": os.getpid(), "run": 7} == lock.metadata
-    assert (START, START + DEFAULT_TTL) == (lock.acquired_at.timestamp(), lock.expires_at.timestamp())
+    assert (START, START + 300.0) == (lock.acquired_at.timestamp(), lock.expires_at.timestamp())
     assert socket.gethostname() == taken(hub.locks.acquire("y")).metadata["hostname"]
 
 
@@ -229,7 +228,7 @@ def test_forcing_ends_a_grant_at_once(both: World) -> None:
     """The holder's fenced writes are refused from then on."""
     a, b = both.open("a"), both.open("b")
     lock = taken(a.locks.acquire("x"))
-    assert lock == b.locks.force_unlock("x")
+    assert [lock] == b.locks.force_unlock("x")
     with pytest.raises(FenceRefused, match="is not held"):
         a.memory.set("k", 1, fence=("x", lock.token))
     with pytest.raises(LeaseLost):

@@ -13,8 +13,9 @@ from ghcoord.errors import (
     WaitTimeout,
 )
 from ghcoord.hub import Hub
+from ghcoord.model.requirements import Need
 from ghcoord.model.task import TaskResult
-from tests.coord.world import BAD, GOOD, Daemon, World, ids, kinds, token_of, where
+from tests.coord.world import BAD, GOOD, Daemon, World, kinds, token_of, where
 
 
 def test_waiting_returns_the_result(world: World) -> None:
@@ -142,7 +143,7 @@ def test_an_idle_hub_costs_nothing(world: World) -> None:
         assert [] == daemon.lease(5)
     hub.tasks.list()
     hub.tasks.counts()
-    hub.tasks.queued_by_tool()
+    hub.tasks.needs()
     hub.workers.tend()
     hub.workers.sweep()
     hub.locks.clean()
@@ -181,35 +182,11 @@ def test_a_worker_is_told_of_others(world: World) -> None:
     assert "active" == getattr(hub.workers.get("w1"), "status", None)
 
 
-@pytest.mark.parametrize(
-    "state", ["leased", *(pytest.param(state, marks=pytest.mark.slow) for state in ("failed", "succeeded"))]
-)
-def test_no_directory_gets_large(world: World, state: str) -> None:
-    """With thousands of tasks in any state, even if they failed together, no directory has many entries."""
-    total = 3300
-    hub = world.open()
-    hub.tasks.submit_many([Submission("echo", retries=1, backoff=0.01) for _ in range(total)])
-    daemon = Daemon(hub, slots=10_000)
-    leased = daemon.lease(total)
-    if state != "leased":
-        result = BAD if state == "failed" else GOOD
-        daemon.beat(finished=[Finished(task.id, token_of(task), result) for task in leased])
-    assert total == hub.tasks.counts()[state]
-    assert world.widest("fleet") <= 3000
-    assert 5 == len(hub.tasks.list(state, limit=5))
-
-
-@pytest.mark.slow
-def test_no_directory_gets_large_with_twenty_thousand(world: World) -> None:
-    """A long queue fills no directory, and its order is kept."""
-    hub = world.open()
-    tasks = hub.tasks.submit_many([Submission("echo") for _ in range(20_000)])
-    assert 20_000 == hub.tasks.counts()["queued"]
-    assert world.widest("fleet") <= 3000
-    assert ids(tasks) == ids(hub.tasks.list("queued"))
-
-
-def test_queued_by_tool(hub: Hub) -> None:
-    """How many of each tool wait, with the tools' own names."""
+def test_needs(hub: Hub) -> None:
+    """How many tasks need what of a worker, with the tools' own names, until they have ended."""
     hub.tasks.submit_many([Submission("echo"), Submission("Build.All"), Submission("echo")])
-    assert {"Build.All": 1, "echo": 2} == hub.tasks.queued_by_tool()
+    last = hub.tasks.submit("echo", type="small", requirements={"min_cpu_cores": 2})
+    needs = {Need("Build.All", "Build.All"): 1, Need("echo", "echo"): 2, Need("small", "echo", 2): 1}
+    assert needs == hub.tasks.needs()
+    hub.tasks.cancel(last.id)
+    assert 2 == len(hub.tasks.needs())

@@ -193,9 +193,10 @@ def test_a_watch_survives_a_replaced_history(world: World, watched: Callable[...
     base = world.snapshot(SPACE)
     hub.memory.set("a", 10)
     hub.memory.delete("c")
-    assert base.root is not None
+    keys = base.entry("keys")
+    assert keys is not None
     reader = hub._context.transactor.store
-    reader.inner = Forgetful(reader.inner, base.root)  # type: ignore[attr-defined]
+    reader.inner = Forgetful(reader.inner, keys.oid)  # type: ignore[attr-defined]
     reader._trees._kept.clear()  # type: ignore[attr-defined]
     world.runtime.advance(1)
     assert [("resync", "", None), ("set", "a", 10)] == watch.seen()

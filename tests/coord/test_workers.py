@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 import pytest
 
 from ghcoord.errors import InvalidName, NoCapacity, NotFound, UsageError, WorkerReplaced
 from ghcoord.hub import Hub
+from ghcoord.model.requirements import Requirements
 from ghcoord.model.task import State
 from ghcoord.model.worker import Capabilities, Capacity, Health, SandboxInfo, WorkerStatus
 from ghcoord.testing.clock import START
@@ -60,6 +62,17 @@ def test_everything_about_a_worker_may_be_given(hub: Hub) -> None:
     )
 
 
+def test_what_is_not_given_is_detected(hub: Hub) -> None:
+    """Capabilities may name a part: cores and memory are this machine's unless given, a fraction is rounded down."""
+    hub.workers.register("w1", capabilities=Capabilities(supported_task_types=("build",), labels={"gpu": "true"}))
+    hub.workers.register("w2", capabilities=Capabilities(memory_mb=1023.9))  # type: ignore[arg-type]
+    machine = hub.machine()
+    first, second = hub.workers.list()
+    assert (machine.cpu_cores, machine.memory_mb) == (first.capabilities.cpu_cores, first.capabilities.memory_mb)
+    assert (("build",), {"gpu": "true"}) == (first.capabilities.supported_task_types, first.capabilities.labels)
+    assert (machine.cpu_cores, 1023) == (second.capabilities.cpu_cores, second.capabilities.memory_mb)
+
+
 def test_bad_registrations_are_refused(hub: Hub) -> None:
     """Nothing is written for them."""
     before = hub.commits
@@ -68,6 +81,9 @@ def test_bad_registrations_are_refused(hub: Hub) -> None:
         lambda: hub.workers.register("w1", capacity=10_001),
         lambda: hub.workers.register("w1", ttl=0.1),
         lambda: hub.workers.register("w1", max_sessions=-1),
+        lambda: hub.workers.register("w1", max_sessions=10_001),
+        lambda: hub.workers.register("w1", capacity=Capacity(max_tasks=10_001)),
+        lambda: hub.workers.register("w1", capabilities=Capabilities(supported_task_types=("",))),
         lambda: hub.workers.register("w1", metadata={"a": float("nan")}),
     ):
         with pytest.raises(UsageError):
@@ -199,6 +215,20 @@ def test_a_keepalive_of_a_replaced_registration_ends(world: World) -> None:
     beating.stop()
 
 
+def test_health_waits_for_a_commit_that_is_made_anyway(world: World) -> None:
+    """A tick with nothing but new health commits nothing; with a renewal it is published, and stays when not said."""
+    hub = world.open()
+    daemon = Daemon(hub)
+    before = hub.commits
+    daemon.beat(health=Health(cpu=1.0))
+    assert before == hub.commits
+    daemon.beat(health=Health(cpu=2.0, health_status="degraded"), renew=True)
+    daemon.beat(renew=True)
+    worker = hub.workers.get("w1")
+    assert worker is not None
+    assert (Health(cpu=2.0, health_status="degraded"), before + 2) == (worker.health, hub.commits)
+
+
 # -- looking and setting
 
 
@@ -222,6 +252,38 @@ def test_workers_are_listed_by_what_they_can(hub: Hub) -> None:
     assert "" == listed(task_type="echo", has_capacity=True)
     with pytest.raises(UsageError, match="unknown status: one of active"):
         listed(status="sleeping")
+
+
+def test_workers_are_listed_by_size_labels_and_sessions(hub: Hub) -> None:
+    """Each filter at its bound, all together, at most so many; slots and sessions are counted apart."""
+    for name, cores, memory, labels in (
+        ("a", 2, 1024, {"zone": "eu", "gpu": "true"}),
+        ("b", 4, 2048, {"zone": "us"}),
+        ("c", 8, 4096, {}),
+    ):
+        can = Capabilities(cpu_cores=cores, memory_mb=memory, labels=labels)
+        hub.workers.register(name, capacity=0 if name == "a" else 1, max_sessions=1, capabilities=can)
+    hub.workers.heartbeat("b", active_sessions=1)
+
+    def listed(**by: Any) -> str:
+        assert len(hub.workers.list(**by)) == hub.workers.count(**by)
+        return "".join(worker.id for worker in hub.workers.list(**by))
+
+    assert "bc" == listed(min_cpu_cores=4)
+    assert "c" == listed(min_memory_mb=2049)
+    assert "ab" == listed(labels={"zone": None})
+    assert "a" == listed(labels={"zone": "eu"}) == listed(labels={"zone": "eu", "gpu": None})
+    assert "" == listed(labels={"zone": "asia"}) == listed(labels={"zone": "us", "gpu": None})
+    assert "bc" == listed(has_capacity=True)
+    assert "ac" == listed(has_sessions=True)
+    assert "b" == listed(has_sessions=False)
+    assert "c" == listed(has_sessions=True, has_capacity=True, min_cpu_cores=8, status="active")
+    assert ("ab", "", "abc") == (listed(limit=2), listed(limit=0), listed(limit=9))
+    assert (3, 2, 1) == (hub.workers.count(), hub.workers.count("active", min_cpu_cores=4), hub.workers.count(limit=1))
+    hub.workers.set_status("c", "offline")
+    assert "a" == listed(has_sessions=True), "an offline worker takes no session"
+    with pytest.raises(UsageError, match="limit must not be negative"):
+        listed(limit=-1)
 
 
 def test_a_status_and_part_of_the_capacity(hub: Hub) -> None:
@@ -273,3 +335,26 @@ def test_a_worker_with_room_is_found(hub: Hub) -> None:
     hub.workers.heartbeat("c", active_sessions=2)
     with pytest.raises(NoCapacity):
         hub.workers.find_with_capacity()
+
+
+def test_a_worker_that_suits_is_found(world: World) -> None:
+    """It is large enough and has the labels, the type and the capabilities; the sick and the silent are passed over."""
+    hub = world.open()
+    for name, cores, label in (("a", 2, "x"), ("b", 8, "x"), ("c", 8, "gpu"), ("d", 8, "gpu")):
+        can = Capabilities(cpu_cores=cores, memory_mb=100, supported_task_types=("build",), labels={label: "true"})
+        hub.workers.register(name, capacity=0, capabilities=can, ttl=30.0 if name == "d" else 15.0)
+
+    def found(*args: Any, **by: Any) -> str:
+        return hub.workers.find_with_capacity(*args, **by).id
+
+    assert "a" == found() == found(Requirements(min_memory_mb=100)), "slots do not count here"
+    assert "b" == found(Requirements(min_cpu_cores=3))
+    assert "c" == found(Requirements(required_capabilities=("gpu", "build"))) == found(labels={"gpu": "true"})
+    assert "a" == found(task_type="build")
+    for wanted in ({"requirements": Requirements(min_memory_mb=101)}, {"task_type": "test"}, {"labels": {"z": None}}):
+        with pytest.raises(NoCapacity):
+            found(**wanted)
+    hub.workers.heartbeat("c", health=Health(health_status="unhealthy"))
+    assert "d" == found(labels={"gpu": None})
+    world.runtime.advance(20)
+    assert "d" == found(), "the leases of the others are over"

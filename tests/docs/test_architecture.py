@@ -7,23 +7,30 @@ import re
 import ghcoord
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET, LOCKS, META, memory_space
+from ghcoord.coord.queue import records
 from ghcoord.coord.tick import Beat, Finished
-from ghcoord.hub import Hub, Submission
-from ghcoord.model.task import TRANSITIONS, TaskResult
+from ghcoord.hub import Capabilities, Hub, Submission
+from ghcoord.model.steps import cancel
+from ghcoord.model.task import TRANSITIONS, State, Task, TaskResult
+from ghcoord.store.tx import Tx
 from tests.docs.pages import ROOT
 
 _PLACES = {
     "xx": "[0-9a-f]{2}",
     "yy": "[0-9a-f]{2}",
+    "SSSSSSSSSS": "[0-9a-f]{10}",
     "SSSSSS": "[0-9a-f]{6}",
+    "SSS": "[0-9a-f]{3}",
     "SS": "[0-9a-f]{2}",
-    "TTTTTTT": "[0-9a-f]{7}",
+    "TTTTT": "[0-9a-f]{5}",
+    "TTTT": "[0-9a-f]{4}",
     "TTT": "[0-9a-f]{3}",
+    "TT": "[0-9a-f]{2}",
     "P": "[0-9]",
     "STATE": "[a-z]+",
     "PATH": ".+",
 }
-_WORD = re.compile("|".join([*_PLACES, "ID|TOOL|WORKER|NAME|KEY|LOCK"]))
+_WORD = re.compile("|".join([*_PLACES, "ID|NEED|WORKER|NAME|KEY|LOCK|KIND|BATCH|DIGEST"]))
 
 
 def table(heading: str) -> list[list[str]]:
@@ -63,16 +70,41 @@ def busy_hub() -> Hub:
     ]
     hub.beat(Beat("w1", token, finished=done))
     hub.tasks.submit("echo", {})
+    hub.workers.register("w2", capacity=50, capabilities=Capabilities(supported_task_types=("echo",)))
+    _line_up(hub)
+    hub.balance.set_strategy("round_robin")
+    hub.balance.assign(hub.tasks.submit("echo", {}).id)
     lock = hub.locks.acquire("deploy", "ann")
     assert lock is not None
     hub.memory.set("color", "blue", fence=("deploy", lock.token))
     return hub
 
 
+def _line_up(hub: Hub) -> None:
+    """Tasks that wait for a time, for others, for a worker, behind a gate."""
+    later = hub.tasks.submit("echo", {}, not_before=60, id="later")
+    for waited_for in (later.id, hub.tasks.submit("echo", {}).id):
+        for policy in ("run", "wait"):
+            hub.tasks.submit("echo", {}, after=[waited_for], if_failed=policy)
+    hub.tasks.submit_many([Submission("echo", key="k", concurrency=1), Submission("echo", unique=True)], batch="night")
+    for _ in range(2):
+        hub.tasks.submit("echo", {}, key="k", concurrency=1, worker="w2")
+    hub.tasks.submit("echo", {}, worker="w2")
+    hub.schedules.put("nightly", "0 3 * * *", "echo")
+    ended = hub.tasks.submit("never", {})
+    hub.tasks.submit("echo", {}, after=[ended.id], if_failed="run")
+    hub._context.transact((FLEET,), lambda tx: _cancel_only(tx, ended))
+
+
+def _cancel_only(tx: Tx, task: Task) -> None:
+    """Cancelled, and those who wait for it not told yet."""
+    records.put(tx, [(task, cancel(task, "", now=tx.now))])
+
+
 def test_layout_is_as_described() -> None:
     """Every file of a busy hub lies where the page says, and every place is in use (but for broken records)."""
     hub = busy_hub()
-    assert {"succeeded", "failed", "dead", "leased", "queued"} == {s for s, n in hub.tasks.counts().items() if n}
+    assert set(State) == {state for state, number in hub.tasks.counts().items() if number}
     known = patterns()
     known[memory_space("global")] = known.pop("memory/NAMESPACE")
     unused = {(space, path) for space, paths in known.items() for path in paths if not path.startswith(layout.BROKEN)}

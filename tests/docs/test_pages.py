@@ -42,7 +42,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pool.shutdown(cancel_futures=True)
 
 
-_LONG = {"docs/how-to/python.md", "docs/how-to/repair.md", "docs/how-to/run-workers.md"}
+_LONG = {"docs/how-to/balance-load.md", "docs/how-to/python.md", "docs/how-to/repair.md", "docs/how-to/run-workers.md"}
 """Pages that take more than a few seconds."""
 
 

@@ -391,8 +391,7 @@ def _find(stage: Stage) -> None:
     stage.hub.workers.register("full", max_sessions=0)
     stage.worker("w1")
     assert "w1" == stage.hub.workers.find_with_capacity().id
-    stage.hub.workers.deregister("full")
-    found = stage.cli("worker", "list", "--has-capacity", "--limit", "1", "--json").json
+    found = stage.cli("worker", "list", "--status", "active", "--has-sessions", "--limit", "1", "--json").json
     assert ["w1"] == [one["id"] for one in found]
 
 

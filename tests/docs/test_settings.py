@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from ghcoord.config import Settings, parse_settings
+from ghcoord.coord.config_record import HubConfig
+from ghcoord.model.timing import DEFAULT_GRACE
 from ghcoord.store.base import Capabilities
 from ghcoord.units import parse_duration
 from tests.docs.pages import ROOT, blocks
@@ -19,6 +21,15 @@ ROWS = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", PAGE, re.MULTILINE))
 
 OUTSIDE = {"XDG_STATE_HOME", "NO_COLOR"}
 """Variables that are not ours."""
+
+
+LATER = {
+    "poll": Capabilities().poll_interval,
+    "locks.ttl": HubConfig().lock_ttl,
+    "worker.ttl": HubConfig().worker_ttl,
+    "worker.grace": DEFAULT_GRACE,
+}
+"""What the hub or the code decides where nothing is set."""
 
 
 def settings(of: Any = None, above: str = "") -> dict[str, Any]:
@@ -39,9 +50,9 @@ def test_the_page_names_the_settings_that_there_are() -> None:
 def test_defaults_are_those_of_the_code(name: str, default: object) -> None:
     """The second column is the dataclass's default; where the code decides later, what it decides."""
     shown = ROWS[name]
-    if name == "poll":
+    if name in LATER:
         assert default is None
-        default = Capabilities().poll_interval
+        default = LATER[name]
     if isinstance(default, float):
         assert default == parse_duration(shown.replace(" ", ""))
     elif default is None:
@@ -51,10 +62,10 @@ def test_defaults_are_those_of_the_code(name: str, default: object) -> None:
 
 
 def test_the_file_shown_has_every_setting() -> None:
-    """The example is a right file, names each setting, and changes no default but hub, actor and poll."""
+    """The example is a right file, names each setting, and changes no default but of what is decided later."""
     (file,) = (block for block in blocks(PAGE) if block.language == "toml")
     shown = settings(parse_settings("\n".join(file.lines)))
-    assert {"hub", "actor", "poll"} == {name for name, value in settings().items() if shown[name] != value}
+    assert {"hub", "actor", *LATER} == {name for name, value in settings().items() if shown[name] != value}
     for name in settings():
         assert any(line.startswith(f"{name.rpartition('.')[2]} = ") for line in file.lines)
 

@@ -19,7 +19,7 @@ from ghcoord.errors import Unavailable
 from ghcoord.execution.worker import Summary
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub
-from ghcoord.model.tool import ToolResult
+from ghcoord.model.tool import ToolContext, ToolResult
 from ghcoord.store.local import REOPEN_AFTER, LocalStore
 from ghcoord.store.transact import Transactor
 from tests.processes import needs_program, until
@@ -83,7 +83,12 @@ def test_an_unusable_workspace_gives_leases_back_at_a_measured_pace(
     def full(self: Workspaces, task_id: str, attempt: int) -> Path:
         raise OSError(28, "No space left on device")
 
-    task = hub.tasks.submit("echo", {"message": "x"})
+    @hub.tools.register("write")
+    def write(ctx: ToolContext | None = None) -> None:
+        assert ctx is not None
+        (ctx.workspace / "file").touch()
+
+    task = hub.tasks.submit("write", {})
     with monkeypatch.context() as patch:
         patch.setattr(Workspaces, "make", full)
         summary = work(until_idle=None, max_runtime=1.5)

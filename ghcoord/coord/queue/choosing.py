@@ -9,7 +9,7 @@ from itertools import islice
 
 from ghcoord.coord import layout
 from ghcoord.coord.layout import BEHIND_GATES, FLEET, READY
-from ghcoord.coord.queue import gates, records
+from ghcoord.coord.queue import gates, lookup, records
 from ghcoord.model.requirements import Need, Offer
 from ghcoord.model.task import State, Task
 from ghcoord.store.tx import Tx
@@ -72,14 +72,14 @@ def choose(tx: Tx, worker_id: str, offer: Offer, count: int, room: int) -> list[
     left: dict[str, int] = {}
     shut: set[str] = set()
     while len(chosen) < count and (one := merge.pop()) is not None:
-        task = records.get(tx, one.task_id)
+        task, size = lookup.sized(tx, one.task_id) or (None, 0)
         key = records.key_of(task) if task is not None else None
         if task is None or task.state is not State.QUEUED or layout.line_path(task) != one.path:
             _forget(tx, one)
         elif key is not None and left.setdefault(key, gates.room(tx, key)) <= 0:
             shut.add(key)
         else:
-            room -= records.size_of(tx, task)
+            room -= size
             if room < 0:
                 break
             chosen.append(task)

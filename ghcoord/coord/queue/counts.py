@@ -29,14 +29,24 @@ class Counts:
     states: dict[State, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
 
-    def count(self, task: Task, change: int) -> None:
-        """Add ``change`` for ``task`` as it is."""
-        self.states[task.state] = max(0, self.states.get(task.state, 0) + change)
-        if not task.ended:
-            name = layout.class_of(task.need)
-            self.classes[name] = max(0, self.classes.get(name, 0) + change)
-        if change > 0:
-            self.sequence = max(self.sequence, following(task))
+    def follow(self, old: Task | None, new: Task | None) -> None:
+        """Count ``new`` instead of ``old``; ``None`` where there is none."""
+        for task, change in ((old, -1), (new, 1)):
+            if task is not None:
+                self.states[task.state] = max(0, self.states.get(task.state, 0) + change)
+        before, after = (task if task is not None and not task.ended else None for task in (old, new))
+        if before is None or after is None or not _alike(before, after):
+            for task, change in ((before, -1), (after, 1)):
+                if task is not None:
+                    name = layout.class_of(task.need)
+                    self.classes[name] = max(0, self.classes.get(name, 0) + change)
+        if new is not None:
+            self.sequence = max(self.sequence, following(new))
+
+
+def _alike(one: Task, other: Task) -> bool:
+    """Whether two tasks need the same of a worker."""
+    return one.type == other.type and one.tool == other.tool and one.requirements == other.requirements
 
 
 def following(task: Task) -> int:

@@ -9,6 +9,7 @@ than its limits say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 
 from ghcoord.coord import layout
 from ghcoord.coord.context import GATE_TABLE
@@ -76,8 +77,11 @@ def _standing(task: Task | None) -> object:
     return _runs(task), layout.line_path(task) if task.state is State.QUEUED else None, task.limit
 
 
-def settle(tx: Tx, gate: Gate) -> None:
-    """Show workers what they may take of ``gate``, see to its timers, and write or remove its record."""
+def settle(tx: Tx, gate: Gate) -> Gate | None:
+    """Show workers what they may take of ``gate``, see to its timers, and write its record, or remove it.
+
+    Returns what was written.
+    """
     gate = model.pruned(gate, tx.now)
     is_open = gate.room(tx.now) > 0
     waiting = False
@@ -99,13 +103,15 @@ def settle(tx: Tx, gate: Gate) -> None:
     _time(tx, FORGETTING, gate, gate.forget_at.timestamp() if gate.forget_at is not None else None, forget)
     if not (waiting or gate.running or gate.starts):
         GATE_TABLE.remove(tx, FLEET, gate.key)
-        return
+        return None
     settled = {
         "exposed": tuple(sorted(exposed)),
         "reopens_at": None if reopens is None else stamp(reopens),
         "forget_at": None if forget is None else stamp(forget),
     }
-    GATE_TABLE.put(tx, FLEET, gate.key, gate.model_copy(update=settled))
+    written = gate.model_copy(update=settled)
+    GATE_TABLE.put(tx, FLEET, gate.key, written)
+    return written
 
 
 def _time(tx: Tx, folder: str, gate: Gate, before: float | None, after: float | None) -> None:
@@ -176,11 +182,13 @@ def _timed(tx: Tx, component: str) -> Gate | None:
 # -- anew
 
 
-def rebuild(tx: Tx, derived: Mapping[str, Gate]) -> None:
-    """Make all gates anew, when nothing of them is left in the index.
+def rebuild(tx: Tx, derived: Mapping[str, Gate], strays: set[str]) -> None:
+    """Make all gates anew, where the lines of the keys are right already.
 
-    ``derived`` is what follows from the tasks.  Of a readable record the limits
+    ``derived`` is what follows from the tasks; of a readable record the limits
     and the starts count, which tasks that were removed since have left there.
+    ``strays`` are files of the index that belong to no task: those that belong
+    to no gate either are deleted.
     """
     known: dict[str, Gate] = {}
     for path in list(tx.walk(FLEET, layout.GATES)):
@@ -192,5 +200,20 @@ def rebuild(tx: Tx, derived: Mapping[str, Gate]) -> None:
     for key in sorted({*known, *derived}):
         fresh = derived.get(key) or Gate(key=key)
         gate = known.get(key, fresh)
-        update = {"running": fresh.running, "exposed": (), "reopens_at": None, "forget_at": None}
-        settle(tx, gate.model_copy(update=update))
+        update = {
+            "running": fresh.running,
+            "exposed": tuple(path for path in gate.exposed if f"{INDEX}/{path}" in strays),
+            "reopens_at": gate.reopens_at if _timer(REOPENING, gate, gate.reopens_at) in strays else None,
+            "forget_at": gate.forget_at if _timer(FORGETTING, gate, gate.forget_at) in strays else None,
+        }
+        settled = settle(tx, gate.model_copy(update=update))
+        if settled is not None:
+            strays -= {f"{INDEX}/{path}" for path in settled.exposed}
+            strays -= {_timer(REOPENING, settled, settled.reopens_at), _timer(FORGETTING, settled, settled.forget_at)}
+    for path in strays:
+        tx.delete(FLEET, path)
+
+
+def _timer(folder: str, gate: Gate, at: datetime | None) -> str:
+    """The file of a gate's timer; empty where it has none."""
+    return "" if at is None else layout.due_path(folder, at.timestamp(), encode_component(gate.key))

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ghcoord.coord import layout
 from ghcoord.coord.layout import ASSIGNED, FLEET, LEASED
-from ghcoord.coord.queue import records
+from ghcoord.coord.queue import lookup, records
 from ghcoord.coord.queue.choosing import choose
 from ghcoord.errors import LeaseLost
 from ghcoord.model import steps as model
+from ghcoord.model.codec import MAX_DEPTH, MAX_RECORD
 from ghcoord.model.task import State, Task, TaskResult
 from ghcoord.model.worker import Worker
 from ghcoord.store.tx import Tx
@@ -18,6 +19,9 @@ _REPORTED = frozenset({"succeeded", "failed", "cancelled"})
 
 KEPT = 1000
 """Characters of its texts that are kept of a result which does not fit beside the task's arguments."""
+
+MOST_INDENTED = 2 * MAX_DEPTH + 10
+"""Bytes that a byte of a result without any space takes in a record, at most: each value stands on its own line."""
 
 HELD_BYTES = 16 * 1024 * 1024
 """Bytes of task records that one worker holds at most.
@@ -75,7 +79,7 @@ def finish(tx: Tx, worker: str, reports: Iterable[tuple[str, int, TaskResult]]) 
         if task_id in changes:
             _put_finished(tx, worker, changes)
             changes = {}
-        task = records.get(tx, task_id)
+        task, size = lookup.sized(tx, task_id) or (None, 0)
         try:
             held = model.check_fence(task, task_id, worker, token)
         except LeaseLost as refusal:
@@ -83,7 +87,7 @@ def finish(tx: Tx, worker: str, reports: Iterable[tuple[str, int, TaskResult]]) 
                 refused[task_id] = refusal.message
                 _audit(tx, "task result refused", task_id, worker, token, refusal, success=result.success)
             continue
-        changes[task_id] = (held, _ended(held, result, tx.now))
+        changes[task_id] = (held, _ended(held, size, result, tx.now))
     _put_finished(tx, worker, changes)
     return refused
 
@@ -102,10 +106,11 @@ def _put_finished(tx: Tx, worker: str, changes: dict[str, tuple[Task, Task]]) ->
         )
 
 
-def _ended(held: Task, result: TaskResult, now: float) -> Task:
-    """The task after ``result``, of which only the ends of the texts are kept where the record would get too large."""
+def _ended(held: Task, size: int, result: TaskResult, now: float) -> Task:
+    """The task, whose record has ``size`` bytes, after ``result``; of what would get too large the ends are kept."""
     ended = model.finish(held, result, now=now)
-    if not records.fits(ended):
+    most = size + MOST_INDENTED * len(result.model_dump_json())
+    if most > MAX_RECORD - 2 * records.HEADROOM and not records.fits(ended):
         kept = {"output": result.output[-KEPT:], "error": result.error[-KEPT:], "data": {}, "artifacts": ()}
         return model.finish(held, result.model_copy(update={**kept, "truncated": True}), now=now)
     return ended

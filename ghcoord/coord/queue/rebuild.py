@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from ghcoord.coord import layout
 from ghcoord.coord.context import TASK_TABLE
 from ghcoord.coord.layout import FLEET
-from ghcoord.coord.queue import counts, dependencies, gates, uniqueness
+from ghcoord.coord.queue import counts, dependencies, firing, gates, uniqueness
 from ghcoord.coord.queue.counts import Counts
+from ghcoord.errors import Corrupt, InvalidName, NewerSchema
+from ghcoord.ids import decode_component
 from ghcoord.model import gate as model
 from ghcoord.model.gate import Gate
 from ghcoord.model.task import State, Task
@@ -16,6 +19,9 @@ from ghcoord.store.tx import Tx
 
 FORMER = ("index/backing-off",)
 """Folders of the index of earlier versions."""
+
+OF_GATES = (layout.READY, layout.ASSIGNED, layout.REOPENING, layout.FORGETTING)
+"""Folders of the index in which gates have files, too."""
 
 
 def rebuild(tx: Tx) -> None:
@@ -25,28 +31,55 @@ def rebuild(tx: Tx) -> None:
     linked: list[Task] = []
     unique: list[Task] = []
     limited: list[Task] = []
-    for task in TASK_TABLE.all(tx, FLEET):
+    for task in _tasks(tx):
         wanted.update(layout.index_paths(task))
-        fresh.count(task, 1)
+        fresh.follow(None, task)
         if task.dependencies is not None:
             linked.append(task)
         if task.unique is not None:
             unique.append(task)
         if task.limit is not None:
             limited.append(task)
-    for folder in (*layout.QUEUE_INDEX, *FORMER):
-        for path in list(tx.walk(FLEET, folder)):
-            if path in wanted:
-                wanted.discard(path)
-            else:
-                tx.delete(FLEET, path)
-    for path in wanted:
+    present = {path for folder in (*layout.QUEUE_INDEX, *FORMER) for path in tx.walk(FLEET, folder)}
+    strays = {path for path in present - wanted if path.startswith(tuple(f"{folder}/" for folder in OF_GATES))}
+    for path in present - wanted - strays:
+        tx.delete(FLEET, path)
+    for path in wanted - present:
         tx.write(FLEET, path, layout.MARKER)
     fresh.sequence = max(fresh.sequence, counts.read(tx).sequence)
     counts.write(tx, fresh)
-    gates.rebuild(tx, _gates(limited, tx.now))
+    gates.rebuild(tx, _gates(limited, tx.now), strays)
     uniqueness.rebuild(tx, unique)
     dependencies.rebuild(tx, linked)
+    firing.rebuild(tx)
+
+
+def _tasks(tx: Tx) -> Iterator[Task]:
+    """Every readable task; one that lies where schema 1 had it is moved to its place."""
+    for path in list(tx.walk(FLEET, layout.TASKS)):
+        data = tx.read(FLEET, path)
+        if data is None:
+            continue
+        place = _place(path)
+        try:
+            task = TASK_TABLE.decode(data, FLEET, place)
+        except (Corrupt, NewerSchema):
+            continue
+        if place != path:
+            if tx.read(FLEET, place) is not None:
+                continue
+            tx.write(FLEET, place, data)
+            tx.delete(FLEET, path)
+        yield task
+
+
+def _place(path: str) -> str:
+    """Where the record at ``path`` belongs, if schema 1 put it there; else ``path`` itself."""
+    task_id = decode_component(path.rpartition("/")[2].removesuffix(".json"))
+    try:
+        return path if task_id is None or layout.former_task_path(task_id) != path else layout.task_path(task_id)
+    except InvalidName:
+        return path
 
 
 def _gates(tasks: list[Task], now: float) -> dict[str, Gate]:

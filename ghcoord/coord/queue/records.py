@@ -12,6 +12,7 @@ from ghcoord.coord import layout
 from ghcoord.coord.context import TASK_TABLE, WORKER_TABLE
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import counts, dependencies, gates, uniqueness
+from ghcoord.coord.queue.lookup import Pair, get, size_of
 from ghcoord.errors import Corrupt, InvalidName, NewerSchema, TooLarge
 from ghcoord.model import steps as model
 from ghcoord.model.codec import MAX_RECORD, encode
@@ -21,21 +22,7 @@ from ghcoord.store.tx import Tx
 HEADROOM = 50_000
 """Bytes that a record with a result leaves free: the histories of further attempts must fit as well."""
 
-Pair = tuple[Task | None, Task | None]
-"""A task before and after a change; ``None`` where there is none."""
-
-
-def get(tx: Tx, task_id: str) -> Task | None:
-    """The task, or ``None`` when there is none or a person broke its record."""
-    try:
-        return TASK_TABLE.get(tx, FLEET, task_id)
-    except (Corrupt, NewerSchema, InvalidName):
-        return None
-
-
-def size_of(tx: Tx, task: Task) -> int:
-    """Bytes of a task's record."""
-    return len(tx.read(FLEET, TASK_TABLE.path(task.id)) or b"")
+__all__ = ["add", "fits", "get", "is_over", "key_of", "next_sequences", "put", "reindex", "remove", "size_of"]
 
 
 def fits(task: Task) -> bool:
@@ -142,10 +129,7 @@ def reindex(tx: Tx, pairs: Sequence[Pair]) -> None:
         for path in after:
             if path not in before:
                 tx.write(FLEET, path, layout.MARKER)
-        if old is not None:
-            present.count(old, -1)
-        if new is not None:
-            present.count(new, 1)
+        present.follow(old, new)
     counts.write(tx, present)
     gates.follow(tx, pairs)
     uniqueness.settle(tx, pairs)

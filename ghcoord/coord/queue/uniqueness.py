@@ -14,7 +14,8 @@ from typing import Any
 
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET, UNIQUE
-from ghcoord.coord.queue import records
+from ghcoord.coord.queue import lookup
+from ghcoord.coord.queue.lookup import Pair
 from ghcoord.errors import IllegalTransition
 from ghcoord.model.codec import to_json
 from ghcoord.model.task import Task, Unique
@@ -23,8 +24,6 @@ from ghcoord.store.tx import Tx
 MOST = 64
 """Tasks of one digest that are kept: more only count where submissions of one key differ in what they ask for."""
 
-Pair = tuple[Task | None, Task | None]
-
 
 def digest_of(*what: Any) -> str:
     """The digest of any JSON values; objects count as equal however their keys are ordered."""
@@ -32,9 +31,12 @@ def digest_of(*what: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def find(tx: Tx, unique: Unique, made: Iterable[Task] = ()) -> Task | None:
-    """The newest task beside which a new one with ``unique`` must not stand; ``made`` are those of this transaction."""
-    known = (records.get(tx, task_id) for task_id in _read(tx, unique.digest))
+def find(tx: Tx, unique: Unique, made: Iterable[Task] = (), beside: str | None = None) -> Task | None:
+    """The newest task beside which one with ``unique`` must not stand; ``made`` are those of this transaction.
+
+    ``beside`` is the id of that one, if it has one already.
+    """
+    known = (lookup.get(tx, task_id) for task_id in _read(tx, unique.digest) if task_id != beside)
     present = [task for task in (*known, *made) if task is not None and _counts(task, unique, tx.now)]
     return max(present, key=lambda task: task.sequence, default=None)
 
@@ -49,10 +51,13 @@ def _counts(task: Task, unique: Unique, now: float) -> bool:
     )
 
 
-def check_retry(tx: Tx, task: Task) -> None:
-    """Raises ``IllegalTransition`` when another task stands for the unique key of ``task``, which is to be retried."""
-    other = None if task.unique is None else find(tx, task.unique)
-    if other is not None and other.id != task.id:
+def check_retry(tx: Tx, task: Task, made: Iterable[Task] = ()) -> None:
+    """Raises ``IllegalTransition`` when another task stands for the unique key of ``task``, which is to be retried.
+
+    ``made`` are others that this transaction is about to put.
+    """
+    other = None if task.unique is None else find(tx, task.unique, made, beside=task.id)
+    if other is not None:
         raise IllegalTransition(
             f"task {task.id} cannot be retried beside task {other.id}, which is {other.state} and has its unique key"
         )
@@ -70,7 +75,7 @@ def settle(tx: Tx, pairs: Sequence[Pair]) -> None:
             if last is not None:
                 changed.setdefault(digest, {})[last.id] = new if digest in _digests(new) else None
     for digest, tasks in sorted(changed.items()):
-        known = {task_id: records.get(tx, task_id) for task_id in _read(tx, digest)}
+        known = {task_id: lookup.get(tx, task_id) for task_id in _read(tx, digest)}
         _write(tx, digest, {**known, **tasks}.values())
 
 
@@ -102,9 +107,10 @@ def _write(tx: Tx, digest: str, tasks: Iterable[Task | None]) -> None:
 
 def _standing(tx: Tx, digest: str, tasks: Iterable[Task | None]) -> Iterator[Task]:
     for task in tasks:
-        if task is not None and task.unique is not None and digest in _digests(task):
-            if _counts(task, task.unique, tx.now):
-                yield task
+        if task is None or task.unique is None or digest not in _digests(task):
+            continue
+        if _counts(task, task.unique, tx.now):
+            yield task
 
 
 def rebuild(tx: Tx, tasks: Sequence[Task]) -> None:

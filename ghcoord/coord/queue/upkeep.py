@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ghcoord.coord import layout
 from ghcoord.coord.layout import BACKING_OFF, FORGETTING, PREFERRED, REOPENING, SCHEDULED
-from ghcoord.coord.queue import dependencies, firing, gates, records, timers
+from ghcoord.coord.queue import firing, gates, records, releasing, timers
 from ghcoord.model import steps as model
 from ghcoord.model.task import Task
 from ghcoord.store.tx import Tx
@@ -30,7 +30,7 @@ def run(tx: Tx) -> bool:
     gates.reopen_due(tx, PAGE)
     gates.forget_due(tx, PAGE)
     firing.fire_due(tx)
-    return dependencies.work(tx, PAGE)
+    return releasing.work(tx, PAGE)
 
 
 def _move(tx: Tx, folder: str, step: Callable[[Task], Task]) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ghcoord.errors import GhcoordError, UsageError
 from ghcoord.faces.cli.common import parse_object
 from ghcoord.faces.cli.context import invocation
-from ghcoord.units import parse_duration
+from ghcoord.faces.cli.taskoptions import KEYS, SPELLINGS, meaning
 
 if TYPE_CHECKING:
     from ghcoord.hub import Submission
 
-KEYS = ("tool", "args", "priority", "retries", "timeout", "backoff", "backoff_cap", "metadata", "id")
-"""Keys of a line; ``meta`` and ``backoff-cap`` are taken too, as the options spell them."""
+LINE_KEYS = ("tool", "args", "id", *KEYS)
+"""Keys of a line; they may have ``-`` for ``_``, and the other names of ``SPELLINGS``."""
 
 MAX_LINE = 4_000_000
 """Characters of one line."""
@@ -57,10 +57,7 @@ def parse_lines(file: TextIO, name: str, defaults: Mapping[str, Any]) -> Iterato
 def _submission(line: dict[str, Any], defaults: Mapping[str, Any]) -> Submission:
     from ghcoord.hub import Submission
 
-    values = {{"meta": "metadata", "backoff-cap": "backoff_cap"}.get(key, key): value for key, value in line.items()}
-    for key in values:
-        if key not in KEYS:
-            raise UsageError(f"{key[:40]!r} is no option of a task: one of {', '.join(KEYS)}")
+    values = {_name(key): value for key, value in line.items()}
     if len(values) < len(line):
         raise UsageError("an option is given twice")
     for key in ("tool", "id"):
@@ -68,20 +65,22 @@ def _submission(line: dict[str, Any], defaults: Mapping[str, Any]) -> Submission
             raise UsageError(f"{key} must be a text")
     if "tool" not in values:
         raise UsageError("the key 'tool' is missing")
-    for key in ("timeout", "backoff", "backoff_cap"):
-        if values.get(key) is None:
-            values.pop(key, None)
-        elif isinstance(values[key], bool) or not isinstance(values[key], int | float | str):
-            raise UsageError(f'{key} must be a duration: 90, "90s", "5m" or "1h30m"')
-        else:
-            values[key] = parse_duration(values[key])
-    one = Submission(**{**defaults, **values})
+    own = {key: values.pop(key) for key in ("tool", "args", "id") if key in values}
+    one = Submission(**own, **meaning({**defaults, **values}))
     one.check()
     return one
 
 
+def _name(key: str) -> str:
+    plain = key.replace("-", "_")
+    name = SPELLINGS.get(plain, plain)
+    if name not in {SPELLINGS.get(one, one) for one in LINE_KEYS}:
+        raise UsageError(f"{key[:40]!r} is no option of a task: one of {', '.join(LINE_KEYS)}")
+    return name
+
+
 @contextmanager
-def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(total: int, what: str = "submitting") -> Iterator[Callable[[int], None]]:
     """A bar on a terminal's standard error; nothing elsewhere. Yields what takes the number done."""
     if invocation().json or not sys.stderr.isatty():
         yield lambda done: None
@@ -90,7 +89,7 @@ def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
 
     from ghcoord.faces.cli.output import console
 
-    columns = (TextColumn("submitting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("submitting", total=total)
+        bar = progress.add_task(what, total=total)
         yield lambda done: progress.update(bar, completed=done)

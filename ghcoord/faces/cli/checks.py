@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from ghcoord.errors import GhcoordError
 from ghcoord.faces.cli.context import open_hub
-from ghcoord.faces.cli.hints import BUILT_IN, served
-from ghcoord.units import format_duration
+from ghcoord.faces.cli.hints import BUILT_IN, in_words, offers, unserved
+from ghcoord.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from ghcoord.hub import Hub
+
+
+GROWN = 64 * 1024 * 1024
+"""Bytes of a hub that gc has not seen, at least, until it is suggested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def examine(url: str) -> list[Finding]:
     found: list[Finding] = []
     try:
         with open_hub() as hub:
-            for check in (_hub, _history, _broken, _workers, _queue):
+            for check in (_hub, _history, _settings, _broken, _workers, _queue):
                 try:
                     found += check(hub)
                 except GhcoordError as error:
@@ -100,6 +104,17 @@ def _broken(hub: Hub) -> Iterator[Finding]:
         yield Finding("records", "warning", text, fix, {key: str(value) for key, value in one.items()})
 
 
+def _settings(hub: Hub) -> Iterator[Finding]:
+    problems = hub.config.problems()
+    given = hub.config.given()
+    if not problems:
+        shown = ", ".join(given) if given else "all as by default"
+        yield Finding("settings", "ok", shown, details={"given": given})
+    for problem in problems:
+        fix = "'ghcoord config set' replaces it; until then the default counts"
+        yield Finding("settings", "warning", f"meta:settings.json: {problem}", fix)
+
+
 def _workers(hub: Hub) -> Iterator[Finding]:
     workers = hub.workers.list()
     stale = hub.workers.stale()
@@ -119,24 +134,26 @@ def _workers(hub: Hub) -> Iterator[Finding]:
 
 
 def _queue(hub: Hub) -> Iterator[Finding]:
-    offered = served(hub)
-    waiting = hub.tasks.queued_by_tool()
-    unserved = {tool: count for tool, count in waiting.items() if tool not in offered}
-    if not unserved:
-        yield Finding("queue", "ok", f"{sum(waiting.values())} tasks queued, none without a worker for it")
-    for tool, count in unserved.items():
-        if tool in BUILT_IN:
+    waiting = hub.tasks.needs()
+    present = offers(hub)
+    missing = unserved(waiting, present)
+    if not missing:
+        yield Finding("queue", "ok", f"{sum(waiting.values())} tasks to do, none without a worker for it")
+    for need in missing:
+        if any(need.tool in offer.tools for offer in present):
+            fix = "start a worker that meets it, or see what there is: 'ghcoord worker list'"
+        elif need.tool in BUILT_IN:
             fix = "start one: 'ghcoord worker start'"
-            if tool != "echo":
+            if need.tool != "echo":
                 fix += " (it offers this tool only in a working sandbox)"
         else:
-            fix = f"start the program that registers it, or cancel what 'ghcoord task list --tool {tool}' shows"
+            fix = f"start the program that registers it, or cancel what 'ghcoord task list --tool {need.tool}' shows"
         yield Finding(
             "queue",
             "warning",
-            f"queued for {tool!r}, which no worker that is alive offers: {count}",
+            f"to do with {in_words(need)}, which no worker that is alive offers: {waiting[need]}",
             fix,
-            {"tool": tool, "count": count},
+            {"tool": need.tool, "type": need.type, "count": waiting[need]},
         )
 
 
@@ -155,13 +172,23 @@ def _folder(url: str) -> Iterator[Finding]:
             "to write as well, change the permissions of the hub's folder, or the user",
             {"unwritable": [str(path) for path in state.unwritable]},
         )
-    for path, age in state.leftover_locks:
+    for stray in state.strays:
         yield Finding(
-            "locks of git",
+            "locks of git" if stray.path.suffix == ".lock" else "left over",
             "warning",
-            f"{path} has been there for {format_duration(age)}: a git command was killed",
-            f"if no git command runs in the hub: rm {shlex.quote(str(path))}",
-            {"path": str(path)},
+            f"{stray.path} has been there for {format_duration(stray.age)}: {stray.what}",
+            "'ghcoord doctor --repair' removes it"
+            if stray.removable
+            else f"if no git command runs in the hub: rm {shlex.quote(str(stray.path))}",
+            {"path": str(stray.path)},
+        )
+    if state.grown > max(GROWN, 2 * state.collected):
+        yield Finding(
+            "size",
+            "warning",
+            f"{format_size(state.grown)} of history and of packs not yet compressed",
+            "'ghcoord gc --dry-run' tells what could go",
+            {"bytes": state.grown, "collected": state.collected},
         )
 
 

@@ -108,11 +108,14 @@ class Command(TyperCommand):
 class RunCommand(Command):
     """A command whose arguments are a name and a command line: from the latter's first word on nothing is an option.
 
-    ``lock run y ls -la`` means what ``lock run y -- ls -la`` does.
+    ``lock run y ls -la`` means what ``lock run y -- ls -la`` does.  An option in
+    ``instead_of_name``, given before all words, stands for the name.
     """
 
+    instead_of_name: tuple[str, ...] = ()
+
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _with_dashes(args, self._takes_value(ctx)))
+        return super().parse_args(ctx, _with_dashes(args, self._takes_value(ctx), self.instead_of_name))
 
     def _takes_value(self, ctx: Context) -> dict[str, bool]:
         """Every spelling of an option, and whether a value follows it."""
@@ -120,8 +123,11 @@ class RunCommand(Command):
         return {name: not getattr(one, "is_flag", False) for one in options for name in one.opts}
 
 
-def _with_dashes(args: list[str], takes_value: dict[str, bool]) -> list[str]:
-    """``args`` with ``--`` before the second word that is neither an option nor an option's value."""
+def _with_dashes(args: list[str], takes_value: dict[str, bool], names: tuple[str, ...] = ()) -> list[str]:
+    """``args`` with ``--`` before the second word that is neither an option nor an option's value.
+
+    After one of the options ``names`` it is the first word.
+    """
     words = at = 0
     while at < len(args) and args[at] != "--":
         one = args[at]
@@ -129,6 +135,8 @@ def _with_dashes(args: list[str], takes_value: dict[str, bool]) -> list[str]:
             words += 1
             if words == 2:
                 return [*args[:at], "--", *args[at:]]
+        elif one.partition("=")[0] in names:
+            words, at = 1, at + ("=" not in one)
         elif takes_value.get(one, False):
             at += 1
         at += 1
@@ -253,13 +261,13 @@ def parse_pairs(pairs: Iterable[str] | None, option: str) -> dict[str, Any]:
 
 
 def parse_labels(pairs: Iterable[str] | None, option: str = "--label") -> dict[str, str]:
-    """``key=value`` pairs whose values stay texts; raises ``UsageError``."""
+    """``key=value`` pairs whose values stay texts; a bare ``key`` stands for ``key=true``. Raises ``UsageError``."""
     found: dict[str, str] = {}
     for pair in pairs or ():
         key, mark, value = pair.partition("=")
-        if not mark or not key:
-            raise UsageError(f"{option} takes key=value: got {pair[:40]!r}")
-        found[key] = value
+        if not key:
+            raise UsageError(f"{option} takes key=value, or a key alone: got {pair[:40]!r}")
+        found[key] = value if mark else "true"
     return found
 
 

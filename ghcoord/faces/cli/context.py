@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ghcoord.bootstrap import Trace
     from ghcoord.config import Settings
     from ghcoord.hub import Hub
 
@@ -75,11 +76,16 @@ def portable_hub_url() -> str:
 
 
 @contextmanager
-def open_hub() -> Iterator[Hub]:
-    """The hub that was named, closed at the end. Raises ``NoHub`` and what ``ghcoord.connect`` raises."""
+def open_hub(trace: Trace | None = None) -> Iterator[Hub]:
+    """The hub that was named, closed at the end. Raises ``NoHub`` and what ``ghcoord.connect`` raises.
+
+    ``trace`` is told of each call of the store; so is standard error with ``--debug`` when there is none.
+    """
     from ghcoord.bootstrap import connect
 
-    with connect(_current.hub, settings(), trace=_trace if _current.debug else None) as hub:
+    with connect(_current.hub, settings(), trace=trace or (_trace if _current.debug else None)) as hub:
+        if hub.migrated_from is not None:
+            print(f"migrated the hub from schema {hub.migrated_from}, which older versions wrote", file=sys.stderr)
         yield hub
 
 

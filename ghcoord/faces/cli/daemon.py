@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +31,7 @@ def run_worker(
     until_idle: float | None,
     max_runtime: float | None,
     workspace: Path | None,
+    types: Collection[str],
     labels: dict[str, str],
     unsafe_no_sandbox: bool,
     log_level: str,
@@ -42,11 +43,12 @@ def run_worker(
             hub,
             worker_id,
             slots=chosen.slots if slots is None else slots,
-            ttl=chosen.ttl if ttl is None else ttl,
+            ttl=ttl,
             poll=poll,
             until_idle=until_idle,
             max_runtime=max_runtime,
             workspace=workspace,
+            types=types,
             labels=labels,
             unsafe_no_sandbox=unsafe_no_sandbox,
             grace=chosen.grace,

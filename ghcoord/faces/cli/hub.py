@@ -72,19 +72,27 @@ def doctor(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="After history went back: take the hub as it is now for true.")
     ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Show what can be put right, ask, and do it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: only show it.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Look for problems of the hub and of this machine, each with its fix.
 
     Exits 0 also with warnings, 7 when the hub cannot be used. Changes nothing
-    except with --adopt.
+    except with --adopt and --repair. --repair sets broken records aside, makes
+    indexes anew that disagree with the records, recovers from workers that are
+    gone, and removes what killed programs left in the hub's folder.
 
     Example:
       ghcoord doctor
+      ghcoord doctor --repair --dry-run
       ghcoord doctor --adopt --yes
     """
     from ghcoord.faces.cli.checks import Finding, examine
+    from ghcoord.faces.cli.repairs import put_right
 
+    if dry_run and not repair:
+        raise UsageError("--dry-run goes with --repair: add it")
     where = hub_url()
     findings: list[Finding] = []
     if adopt:
@@ -96,6 +104,7 @@ def doctor(
                 confirm(f"{stopped.partition(': ')[0]}. Go on from the present state?", yes)
                 spaces = ", ".join(f"{name} at {revision}" for name, revision in hub.adopt_history().items())
                 findings.append(Finding("adopt", "ok", f"the present state is taken for true: {spaces}"))
+    repairs = put_right(where, dry_run=dry_run, yes=yes) if repair else []
     findings += examine(where)
     unusable = any(one.level == "error" for one in findings)
 
@@ -105,7 +114,8 @@ def doctor(
             if one.fix:
                 say(f"       fix: {one.fix}")
 
-    respond({"hub": where, "usable": not unusable, "findings": [one.view() for one in findings]}, plain)
+    found = {"hub": where, "usable": not unusable, "findings": [one.view() for one in findings]}
+    respond({**found, "repairs": repairs} if repair else found, plain)
     if unusable:
         raise typer.Exit(7)
 

@@ -1,119 +1,58 @@
-"""``ghcoord lock``: exclusive, leased, fenced."""
+"""``ghcoord lock``: leased, fenced; alone, shared, with permits, or on paths."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ghcoord.errors import GhcoordError, LockHeld, NotFound, UsageError, WaitTimeout
+from ghcoord.errors import NotFound, UsageError
 from ghcoord.faces import views
+from ghcoord.faces.cli import lock_text as text
 from ghcoord.faces.cli.common import RunCommand, confirm, duration, group, number, parse_pairs, verb
-from ghcoord.faces.cli.context import invocation, open_hub
-from ghcoord.faces.cli.output import fields, note, respond, say, table, to_json
+from ghcoord.faces.cli.context import open_hub
+from ghcoord.faces.cli.lock_text import Target
+from ghcoord.faces.cli.output import fields, respond, say, table
 from ghcoord.units import format_duration
 
-if TYPE_CHECKING:
-    from ghcoord.hub import Hub
-    from ghcoord.model.lock import Lock
+app = group("Take and give locks with leases and fencing tokens.")
 
-app = group("Take and give exclusive locks with leases and fencing tokens.")
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The lock's name.")]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The lock's name.")]
+Paths = Annotated[
+    list[str] | None,
+    typer.Option("--paths", metavar="PATTERN", help="Not a name but paths: 'src/**', 'docs/*.md'. May be repeated."),
+]
 Owner = Annotated[str | None, typer.Option("--owner", "-o", metavar="OWNER", help="Who holds it; default user@host.")]
 Token = Annotated[int | None, number("--token", least=1, metavar="T", help="Only if the grant has this token.")]
 Ttl = Annotated[float | None, duration("--ttl", help="How long it is held without renewal; default 5m.")]
 Wait = Annotated[float, duration("--wait", help="How long to keep trying; default 0s.", show_default=False)]
+Fair = Annotated[bool, typer.Option("--fair", help="Wait in the lock's queue: first come, first served.")]
+Shared = Annotated[bool, typer.Option("--shared", help="Hold it together with other --shared holders.")]
+Permits = Annotated[
+    int | None, number("--permits", least=1, most=1000, help="Let N hold it at a time; all must name the same N.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-class _Refused(GhcoordError):
-    """A lock that was not to be had, with who holds it."""
-
-    def __init__(self, message: str, holder: views.View | None, left: float | None) -> None:
-        super().__init__(message)
-        self.holder = holder
-        self.left = left
-
-    def details(self) -> dict[str, Any]:
-        return {**super().details(), "retryable": True, "holder": self.holder, "seconds_left": self.left}
-
-
-class _Held(_Refused, LockHeld):
-    default_code = "LOCK_HELD"
-
-
-class _StillHeld(_Refused, WaitTimeout):
-    default_code = "WAIT_TIMEOUT"
-
-
-def refusal(hub: Hub, name: str, owner: str, wait: float) -> GhcoordError:
-    """Why ``name`` was not granted: who holds it and how much longer. Exit code 4, after a ``wait`` 9."""
-    kind = _StillHeld if wait > 0 else _Held
-    after = f" after waiting {format_duration(wait)}" if wait > 0 else ""
-    holder = _find(hub, name)
-    if holder is None:
-        return kind(f"the lock {name!r} was held{after} and is free now: try again", None, 0.0)
-    left = _left(hub, holder)
-    if left <= 0:
-        rest = format_duration(max(0.1, left + hub.clock_margin))
-        when = f"its lease is over and it can be taken in {rest}"
-    else:
-        when = f"{format_duration(left)} left"
-    who = f"{holder.owner!r} already" if holder.owner == owner else f"{holder.owner!r}"
-    parts = (f"token {holder.token}" if holder.owner == owner else "", _place(holder))
-    about = ", ".join(part for part in parts if part)
-    message = f"the lock {name!r} is held by {who}{f' ({about})' if about else ''}{after}: {when}"
-    return kind(message, views.lock_view(holder), round(max(0.0, left), 3))
-
-
-def say_waiting(hub: Hub, name: str) -> None:
-    """Say on standard error whom a wait for ``name`` is for; nothing when it is free, or with ``--json``."""
-    holder = None if invocation().json else _find(hub, name)
-    if holder is None or (rest := _left(hub, holder) + hub.clock_margin) <= 0:
-        return
-    who = f"{holder.owner!r}{f' ({place})' if (place := _place(holder)) else ''}"
-    note(f"waiting for {name!r}, held by {who}, free in at most {format_duration(max(0.1, rest))} unless renewed")
-
-
-def _find(hub: Hub, name: str) -> Lock | None:
-    """The grant of ``name`` also when its lease is over and nobody has taken it yet."""
-    return next((lock for lock in hub.locks.list(include_expired=True) if lock.name == name), None)
-
-
-def _place(lock: Lock) -> str:
-    """Which process took it: ``pid 7 on host``, as far as the grant says."""
-    pid, host = (lock.metadata.get(key) for key in ("pid", "hostname"))
-    return " on ".join(part for part in (f"pid {pid}" if pid else "", str(host) if host else "") if part)
-
-
-def _left(hub: Hub, lock: Lock) -> float:
-    return (lock.expires_at - hub.now()).total_seconds()
-
-
-def _show(hub: Hub, lock: Lock) -> None:
-    fields(
-        [
-            ("lock", lock.name),
-            ("owner", lock.owner),
-            ("token", lock.token),
-            ("acquired", views.iso(lock.acquired_at)),
-            ("expires", f"{views.iso(lock.expires_at)} ({_left_text(hub, lock)})"),
-            ("metadata", to_json(lock.metadata, None) if lock.metadata else None),
-        ]
-    )
-
-
-def _left_text(hub: Hub, lock: Lock) -> str:
-    left = _left(hub, lock)
-    return f"{format_duration(left)} left" if left > 0 else "expired"
+def _given(owner: str) -> str:
+    if not owner:
+        raise UsageError("the owner is empty: give at least one character")
+    return owner
 
 
 @verb(app, "acquire")
 def acquire(
-    name: Name,
+    name: Name = None,
     owner: Owner = None,
     ttl: Ttl = None,
     wait: Wait = 0.0,
+    fair: Fair = False,
+    shared: Shared = False,
+    permits: Permits = None,
+    token: Annotated[
+        int | None, number("--token", least=1, metavar="T", help="Enter once more the lock that you hold under it.")
+    ] = None,
+    paths: Paths = None,
     meta: Annotated[
         list[str] | None, typer.Option("--meta", metavar="K=V", help="Metadata; k:=json for other values than texts.")
     ] = None,
@@ -124,30 +63,33 @@ def acquire(
     held, naming the holder and the time left, and 9 when it still is after
     --wait.
 
+    With --fair nobody gets past those who wait. With --token the holder enters
+    its lock once more, and releases it as often. With --paths the lock is on
+    all paths that fit the patterns: it is granted when none of them fits a
+    pattern that is held. '*' and '?' stay within a name, '**' is any number of
+    folders.
+
     Example:
       ghcoord lock acquire deploy --owner ci-7 --ttl 60 --wait 30s
       ghcoord memory set release 1.4 --fence deploy:TOKEN
+      ghcoord lock acquire --paths 'src/**' --paths README.md --owner agent-1
     """
+    target = Target.given(name, paths)
     metadata = parse_pairs(meta, "--meta")
     with open_hub() as hub:
-        who = owner if owner is not None else hub.actor
+        who = _given(owner if owner is not None else hub.actor)
+        how = {"ttl": ttl, "wait": wait, "fair": fair, "shared": shared, "permits": permits, "token": token}
         if wait > 0:
-            say_waiting(hub, name)
-        lock = hub.locks.acquire(name, _given(who), ttl=ttl, wait=wait, metadata=metadata)
+            text.say_waiting(hub, target)
+        lock = target.acquire(hub, who, metadata=metadata, **how)
         if lock is None:
-            raise refusal(hub, name, who, wait)
+            raise text.refusal(hub, target, who, wait)
         granted = lock
-        respond(views.lock_view(granted), lambda: _show(hub, granted))
-
-
-def _given(owner: str) -> str:
-    if not owner:
-        raise UsageError("the owner is empty: give at least one character")
-    return owner
+        respond(views.lock_view(granted), lambda: text.show_lock(hub, granted))
 
 
 @verb(app, "renew")
-def renew(name: Name, owner: Owner = None, token: Token = None, ttl: Ttl = None) -> None:
+def renew(name: Name = None, owner: Owner = None, token: Token = None, ttl: Ttl = None, paths: Paths = None) -> None:
     """Begin the lease of a held lock anew, optionally with another --ttl.
 
     Exits 3 when nobody holds it, 4 when another owner does, 5 when --token is
@@ -156,40 +98,48 @@ def renew(name: Name, owner: Owner = None, token: Token = None, ttl: Ttl = None)
     Example:
       ghcoord lock renew deploy --owner ci-7 --ttl 5m
     """
+    target = Target.given(name, paths)
     with open_hub() as hub:
-        lock = hub.locks.renew(name, _given(hub.actor if owner is None else owner), token, ttl=ttl)
-        respond(views.lock_view(lock), lambda: _show(hub, lock))
+        lock = target.renew(hub, _given(hub.actor if owner is None else owner), token, ttl)
+        respond(views.lock_view(lock), lambda: text.show_lock(hub, lock))
 
 
 @verb(app, "release")
 def release(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The lock's name.")] = None,
+    name: Name = None,
     owner: Owner = None,
     token: Token = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every lock of --owner.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="At once, however often it was entered; without NAME every lock of --owner.")
+    ] = False,
+    paths: Paths = None,
 ) -> None:
-    """Give a lock up, or with --all every lock of an owner.
+    """Give a lock up; with --all and no NAME every lock of an owner.
 
-    Exits 3 when nobody holds it, 4 when another owner does, 5 when --token is
-    outdated.
+    A lock that its holder entered several times is released as often, or with
+    --all at once. Exits 3 when nobody holds it, 4 when another owner does, 5
+    when --token is outdated.
 
     Example:
       ghcoord lock release deploy --owner ci-7
       ghcoord lock release --all --owner ci-7
     """
-    if all_:
-        if name is not None or token is not None or owner is None:
-            raise UsageError("--all takes --owner, and neither NAME nor --token")
+    if all_ and name is None and not paths:
+        if token is not None or owner is None:
+            raise UsageError("--all without NAME takes --owner, and no --token")
         with open_hub() as hub:
-            count = hub.locks.release_all(owner)
+            count = hub.locks.release_all(_given(owner))
         respond({"owner": owner, "released": count}, lambda: say(f"{count} released"))
         return
-    if name is None:
-        raise UsageError("name the lock, or give --all --owner OWNER")
+    if name is None and not paths:
+        raise UsageError("name the lock, or give --paths, or --all --owner OWNER")
+    target = Target.given(name, paths)
     with open_hub() as hub:
         who = _given(hub.actor if owner is None else owner)
-        hub.locks.release(name, who, token)
-    respond({"name": name, "owner": who, "released": 1}, lambda: say(f"{name} released"))
+        left = target.release(hub, who, token, all_)
+    depth = left.depth if left is not None else 0
+    told = f"{target.name} released" if not depth else f"{target.name} is still held, {depth} deep"
+    respond({"name": target.name, "owner": who, "released": int(not depth), "depth": depth}, lambda: say(told))
 
 
 @verb(app, "list")
@@ -199,39 +149,99 @@ def list_(
         bool, typer.Option("--include-expired", help="Also those whose lease is over and that nobody has taken.")
     ] = False,
 ) -> None:
-    """List the locks that are held.
+    """List the locks that are held, a row for each holder.
 
     Example:
       ghcoord lock list --owner ci-7
     """
     with open_hub() as hub:
         found = hub.locks.list(owner, include_expired)
-        left = {lock.name: _left_text(hub, lock) for lock in found}
-    respond(
-        [views.lock_view(lock) for lock in found],
-        lambda: table(
-            ("NAME", "OWNER", "TOKEN", "LEASE"),
-            [(lock.name, lock.owner, lock.token, left[lock.name]) for lock in found],
-            keep=("NAME", "TOKEN"),
-            right=("TOKEN", "LEASE"),
-            empty="no locks",
-        ),
-    )
+        respond([views.lock_view(lock) for lock in found], lambda: text.show_table(hub, found))
 
 
 @verb(app, "show")
-def show(name: Name) -> None:
-    """Show who holds a lock. Exits 0 when it is held, 3 when it is free.
+def show(name: Name = None, paths: Paths = None) -> None:
+    """Show who holds a lock and who waits for it. Exits 0 when it is held, 3 when it is free.
+
+    With --paths: the path locks that have a path in common with the patterns.
 
     Example:
       ghcoord lock show deploy || echo free
+      ghcoord lock show --paths src/main.py
+    """
+    target = Target.given(name, paths)
+    with open_hub() as hub:
+        alive = [lock for lock in target.holders(hub) if not hub.locks.is_expired(lock)]
+        waiting = target.waiters(hub)
+        held = text.need_holders(alive, target)
+
+        def plain() -> None:
+            if len(held) == 1:
+                text.show_lock(hub, held[0])
+            else:
+                text.show_table(hub, held)
+            text.show_waiters(hub, waiting)
+
+        respond(views.lock_state_view(held, waiting), plain)
+
+
+@verb(app, "stats")
+def stats(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this lock.")] = None) -> None:
+    """Show how often locks were taken, how long they were held and waited for.
+
+    Of each lock that was used in the last day. LEFT counts those who left its
+    queue without it. Exits 3 when NAME is not among them.
+
+    Example:
+      ghcoord lock stats deploy
     """
     with open_hub() as hub:
-        lock = hub.locks.get(name)
-        if lock is None:
-            raise NotFound(f"the lock {name!r} is free")
-        held = lock
-        respond(views.lock_view(held), lambda: _show(hub, held))
+        if name is None:
+            found = hub.locks.all_stats()
+        else:
+            one = hub.locks.stats(name)
+            if one is None:
+                raise NotFound(f"the lock {name!r} was not used in the last day: there are no figures")
+            found = [one]
+    shown = [views.lock_stats_view(one) for one in found]
+    if name is not None:
+        only = found[0]
+        respond(
+            shown[0],
+            lambda: fields(
+                [
+                    ("lock", only.name),
+                    ("acquired", f"{only.acquisitions} times, {only.contended} after waiting"),
+                    ("held", f"{format_duration(only.held_total)}, at most {format_duration(only.held_max)}"),
+                    ("waited", f"{format_duration(only.waited_total)}, at most {format_duration(only.waited_max)}"),
+                    ("expired", f"{only.expired} times"),
+                    ("left", f"{only.left} waiters"),
+                    ("last owner", only.last_owner or None),
+                ]
+            ),
+        )
+        return
+    respond(
+        shown,
+        lambda: table(
+            ("NAME", "TAKEN", "WAITED", "LEFT", "HELD MAX", "WAIT MAX", "LAST OWNER"),
+            [
+                (
+                    one.name,
+                    one.acquisitions,
+                    one.contended,
+                    one.left,
+                    format_duration(one.held_max),
+                    format_duration(one.waited_max),
+                    one.last_owner or None,
+                )
+                for one in found
+            ],
+            keep=("NAME",),
+            right=("TAKEN", "WAITED", "LEFT", "HELD MAX", "WAIT MAX"),
+            empty="no lock was used in the last day",
+        ),
+    )
 
 
 @verb(app, "clean")
@@ -247,30 +257,54 @@ def clean() -> None:
 
 
 @verb(app, "force-unlock")
-def force_unlock(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """End a grant, whoever holds it.
+def force_unlock(
+    name: Name = None,
+    token: Annotated[int | None, number("--token", least=1, metavar="T", help="Only this grant of several.")] = None,
+    paths: Paths = None,
+    yes: Yes = False,
+) -> None:
+    """End the grants of a lock, whoever holds it.
 
     The holder is not told: it notices at its next renewal, and its fenced
-    writes are refused from now on.
+    writes are refused from now on. With --paths: every path lock that has a
+    path in common with the patterns.
 
     Example:
       ghcoord lock force-unlock deploy --yes
     """
+    target = Target.given(name, paths)
     with open_hub() as hub:
-        holder = _find(hub, name)
-        if holder is not None:
-            confirm(f"Take the lock {name!r} from {holder.owner!r} ({_left_text(hub, holder)})?", yes)
-        lock = hub.locks.force_unlock(name)
-    respond(views.lock_view(lock), lambda: say(f"{lock.name} taken from {lock.owner} (token {lock.token})"))
+        holders = [lock for lock in target.holders(hub) if token in (None, lock.token)]
+        if holders:
+            first = holders[0]
+            more = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
+            confirm(f"Take {target.what} from {first.owner!r} ({text.left_text(hub, first)}){more}?", yes)
+        ended = target.force_unlock(hub, token)
+
+    def plain() -> None:
+        for lock in ended:
+            say(f"{lock.name} taken from {lock.owner} (token {lock.token})")
+
+    respond(views.lock_state_view(ended, []), plain)
 
 
-@verb(app, "run", cls=RunCommand)
+class _Run(RunCommand):
+    instead_of_name = ("--paths",)
+
+
+@verb(app, "run", cls=_Run)
 def run(
-    name: Name,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What to run while holding it.")],
+    name: Name = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="-- COMMAND...", help="What to run while holding it.")
+    ] = None,
     owner: Owner = None,
     ttl: Ttl = None,
     wait: Wait = 0.0,
+    fair: Fair = False,
+    shared: Shared = False,
+    permits: Permits = None,
+    paths: Paths = None,
 ) -> None:
     """Hold a lock while a command runs, and pass on the command's exit code.
 
@@ -284,12 +318,21 @@ def run(
     number. With --json the command's output goes to standard error.
 
     Example:
-      ghcoord lock run deploy --ttl 1m --wait 5m -- ./deploy.sh production
+      ghcoord lock run deploy --ttl 1m --wait 5m --fair -- ./deploy.sh production
+      ghcoord lock run --paths 'src/**' -- make format
     """
     from ghcoord.faces.cli.lockrun import run_guarded
 
+    words = [*(command or [])]
+    if paths and name is not None:
+        words.insert(0, name)  # there is no NAME: it is the command's first word
+        name = None
+    target = Target.given(name, paths)
+    if not words:
+        raise UsageError("say what to run, after '--'")
     with open_hub() as hub:
         who = _given(hub.actor if owner is None else owner)
-        report = run_guarded(hub, name, command, owner=who, ttl=ttl, wait=wait)
+        how = {"ttl": ttl, "wait": wait, "fair": fair, "shared": shared, "permits": permits}
+        report = run_guarded(hub, target, words, owner=who, wait=wait, how=how)
     respond(report, lambda: None)
     raise typer.Exit(int(report["exit_code"]))

@@ -7,10 +7,10 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,6 +18,10 @@ from ghcoord.clock import Runtime
 from ghcoord.errors import LockHeld, UsageError
 from ghcoord.faces.cli.context import environment, invocation, portable_hub_url
 from ghcoord.hub import Hub
+
+if TYPE_CHECKING:
+    from ghcoord.faces.cli.lock_text import Target
+    from ghcoord.model.lock import Lock
 
 MAX_GRACE = 5.0
 """Seconds between TERM and KILL at most; never more than half of what is left until others may take the lock."""
@@ -28,32 +32,29 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_guarded(
-    hub: Hub, name: str, command: Sequence[str], *, owner: str, ttl: float | None, wait: float
+    hub: Hub, target: Target, command: Sequence[str], *, owner: str, wait: float, how: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run ``command`` under the lock ``name``; returns the grant and the command's exit code.
+    """Run ``command`` under the lock ``target``, taken as ``how`` says; returns the grant and the command's exit code.
 
     Raises ``LockHeld`` or, after a ``wait``, ``WaitTimeout``; ``LeaseLost`` when
     the lease was lost, after the command's process group has ended; and
     ``UsageError`` for a command that cannot be started.
     """
-    from ghcoord.faces.cli.lock import refusal, say_waiting
+    from ghcoord.faces.cli.lock_text import refusal, say_waiting
 
-    child = _Child(hub.runtime)
-    held = hub.locks.hold(name, owner, ttl=ttl, wait=wait, on_lost=child.end)
-    with _signals(child), ExitStack() as stack:
+    child = Child(hub.runtime)
+    held = target.hold(hub, owner, child.end, **how)
+    with passing_signals(child.signal), ExitStack() as stack:
         if wait > 0:
-            say_waiting(hub, name)
+            say_waiting(hub, target)
         try:
             stack.enter_context(held)
         except LockHeld:
-            raise refusal(hub, name, owner, wait) from None
+            raise refusal(hub, target, owner, wait) from None
         lock = held.lock
         child.grace = min(MAX_GRACE, lock.ttl / 6)
         started = hub.runtime.monotonic()
-        child.start(
-            command,
-            environment(GHCOORD_FENCING_TOKEN=str(lock.token), GHCOORD_LOCK=lock.name, GHCOORD_HUB=portable_hub_url()),
-        )
+        child.start(command, guarded_environment(lock))
         code = child.wait()
         return {
             "name": lock.name,
@@ -64,12 +65,17 @@ def run_guarded(
         }
 
 
+def guarded_environment(lock: Lock) -> dict[str, str]:
+    """The environment of a command that runs while ``lock`` is held."""
+    return environment(GHCOORD_FENCING_TOKEN=str(lock.token), GHCOORD_LOCK=lock.name, GHCOORD_HUB=portable_hub_url())
+
+
 @contextmanager
-def _signals(child: _Child) -> Iterator[None]:
-    """Pass signals on to the command; before it has started they end this process, releasing the lock."""
+def passing_signals(pass_on: Callable[[int], bool]) -> Iterator[None]:
+    """Pass signals on to the command; while there is none they end this process, which releases the lock."""
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if not child.signal(number):
+        if not pass_on(number):
             raise typer.Exit(128 + number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
@@ -80,7 +86,7 @@ def _signals(child: _Child) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _Child:
+class Child:
     """The command, in a process group of its own that has the terminal while it runs.
 
     ``grace`` is in seconds.  The leader is not reaped while anybody may still

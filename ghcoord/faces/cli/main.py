@@ -30,10 +30,19 @@ COMMANDS = {
     "demo": ("demo:demo", "See it work: two workers, tasks, locks, a crash and its recovery."),
     "status": ("status:status", "Show workers, queue, locks and recent events."),
     "doctor": ("hub:doctor", "Look for problems of the hub and of this machine."),
+    "bench": ("bench:bench", "Measure the hub: latency, throughput, commits a task."),
+    "config": ("config:app", "Settings of the hub, for all its users."),
+    "gc": ("care:gc", "Drop old history and compress the rest."),
+    "export": ("care:export", "Write the whole hub into one file."),
+    "import": ("care:import_", "Make a hub of such a file."),
     "worker": ("worker:app", "Run workers and look after them."),
     "task": ("task:app", "Submit tasks and follow them."),
-    "lock": ("lock:app", "Take and give exclusive locks."),
+    "balance": ("balance:app", "Place tasks on workers and even out the load."),
+    "schedule": ("schedule:app", "Submit tasks again and again, at given times."),
+    "lock": ("lock:app", "Take and give locks."),
+    "leader": ("leader:app", "Let one of several processes lead."),
     "memory": ("memory:app", "Share values by key."),
+    "audit": ("audit:app", "See who did what."),
 }
 """Name → module and attribute below ``ghcoord.faces.cli`` (an application, or the function of one command), summary."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +12,6 @@ from ghcoord.errors import NoCapacity, NotFound, UsageError
 from ghcoord.faces import views
 from ghcoord.faces.cli.common import (
     check_each,
-    confirm,
     duration,
     group,
     number,
@@ -20,8 +20,9 @@ from ghcoord.faces.cli.common import (
     parse_pairs,
     verb,
 )
-from ghcoord.faces.cli.context import invocation, open_hub
-from ghcoord.faces.cli.output import emit, emit_line, fields, respond, say, table, to_json
+from ghcoord.faces.cli.context import open_hub
+from ghcoord.faces.cli.output import respond, say
+from ghcoord.faces.cli.workershow import show_worker, show_workers
 from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 app = group("Run workers and look after them.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The worker's id.")]
-Label = Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label; several.")]
+Label = Annotated[list[str] | None, typer.Option("--label", metavar="K[=V]", help="A label; several.")]
+Type = Annotated[list[str] | None, typer.Option("--type", metavar="T", help="A task type that it serves; several.")]
 
 LEVELS = ("debug", "info", "warn", "error")
 STATUSES = ("active", "busy", "draining", "offline")
+VERDICTS = ("healthy", "degraded", "unhealthy")
 
 
 @verb(app, "start")
@@ -60,6 +63,9 @@ def start(
             help="Where attempts get their directories.",
         ),
     ] = None,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", metavar="T", help="A task type it serves besides its tools; several.")
+    ] = None,
     label: Label = None,
     unsafe_no_sandbox: Annotated[
         bool,
@@ -81,10 +87,11 @@ def start(
 
     SIGTERM or Ctrl-C drains: what runs is finished, what has not started goes
     back, exit code 0. A second one stops what runs and gives it back, a third
-    ends at once. Exits 5 when a newer worker took over the id.
+    ends at once. Exits 5 when a newer worker took over the id. --poll is at
+    most a sixth of --ttl.
 
     Example:
-      ghcoord worker start --id w1 --slots 4
+      ghcoord worker start --id w1 --slots 4 --type build --label gpu
       ghcoord worker start --until-idle 5s --max-runtime 1h
     """
     from ghcoord.faces.cli.daemon import run_worker
@@ -99,6 +106,7 @@ def start(
         until_idle=until_idle,
         max_runtime=max_runtime,
         workspace=workspace,
+        types=type_ or (),
         labels=parse_labels(label),
         unsafe_no_sandbox=unsafe_no_sandbox,
         log_level=log_level,
@@ -112,50 +120,56 @@ def list_(
     status: Annotated[
         list[str] | None, typer.Option("--status", "-s", metavar="S", help=f"{', '.join(STATUSES)}; several.")
     ] = None,
-    has_capacity: Annotated[bool, typer.Option("--has-capacity", help="Only those with a free slot.")] = False,
+    has_capacity: Annotated[bool, typer.Option("--has-capacity", help="Only those with a free task slot.")] = False,
+    has_sessions: Annotated[
+        bool, typer.Option("--has-sessions", help="Only those with room for another session.")
+    ] = False,
     task_type: Annotated[str | None, typer.Option("--task-type", metavar="T", help="Only those that serve it.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="K[=V]", help="Only those with this label; several.")
+    ] = None,
+    min_cores: Annotated[int, number("--min-cores", least=0, help="Cores at least.", show_default=False)] = 0,
+    min_memory: Annotated[
+        int, number("--min-memory", least=0, metavar="MIB", help="Memory at least.", show_default=False)
+    ] = 0,
     count: Annotated[bool, typer.Option("--count", help="Print only how many there are.")] = False,
     limit: Annotated[int | None, number("--limit", least=0, help="At most N.")] = None,
 ) -> None:
-    """List workers. With --has-capacity exits 7 when no worker has any.
+    """List workers that meet all that is given.
+
+    Task slots and sessions are two capacities: --has-capacity goes by slots,
+    --has-sessions by sessions. With either of them exits 7 when no worker has
+    any.
 
     Example:
       ghcoord worker list --status active --status busy
-      ghcoord worker list --has-capacity --limit 1 --json
+      ghcoord worker list --has-capacity --label zone=eu --limit 1 --json
     """
     check_each(status, STATUSES, "--status")
     with open_hub() as hub:
-        found = hub.workers.list(status or None, True if has_capacity else None, task_type)[:limit]
-        seen = {worker.id: _ago(hub, worker) for worker in found}
+        found = hub.workers.list(
+            status or None,
+            True if has_capacity else None,
+            task_type,
+            has_sessions=True if has_sessions else None,
+            labels=_wanted(label),
+            min_cpu_cores=min_cores,
+            min_memory_mb=min_memory,
+            limit=limit,
+        )
+        now = hub.now()
     if count:
         respond({"count": len(found)}, lambda: say(len(found)))
         return
-    if has_capacity and not found:
-        raise NoCapacity("no worker has a free slot: start one with 'ghcoord worker start'")
-    respond(
-        [views.worker_view(worker) for worker in found],
-        lambda: table(
-            ("ID", "STATUS", "TASKS", "HEARTBEAT", "SANDBOX", "HOST"),
-            [
-                (
-                    worker.id,
-                    worker.status,
-                    views.in_use(worker.capacity.active_tasks, worker.capacity.max_tasks),
-                    seen[worker.id],
-                    worker.sandbox.driver if worker.sandbox is not None else None,
-                    worker.hostname,
-                )
-                for worker in found
-            ],
-            keep=("ID",),
-            right=("TASKS", "HEARTBEAT"),
-            empty="no workers",
-        ),
-    )
+    if not found and (has_capacity or has_sessions):
+        what = "a free task slot" if has_capacity else "room for another session"
+        raise NoCapacity(f"no such worker has {what}: start one with 'ghcoord worker start'")
+    respond([views.worker_view(worker) for worker in found], lambda: show_workers(found, now))
 
 
-def _ago(hub: Hub, worker: Worker) -> str:
-    return format_duration(max(0.0, (hub.now() - worker.last_heartbeat).total_seconds())) + " ago"
+def _wanted(label: list[str] | None) -> dict[str, str | None]:
+    """Labels to look for; a bare one with any value."""
+    return {key: None if key in (label or ()) else value for key, value in parse_labels(label).items()}
 
 
 @verb(app, "show")
@@ -167,7 +181,8 @@ def show(worker_id: Id) -> None:
     """
     with open_hub() as hub:
         worker = _need(hub, worker_id)
-        respond(views.worker_view(worker), lambda: _show(hub, worker))
+        now = hub.now()
+    respond(views.worker_view(worker), lambda: show_worker(worker, now))
 
 
 def _need(hub: Hub, worker_id: str) -> Worker:
@@ -175,32 +190,6 @@ def _need(hub: Hub, worker_id: str) -> Worker:
     if worker is None:
         raise NotFound(f"there is no worker {worker_id!r}")
     return worker
-
-
-def _show(hub: Hub, worker: Worker) -> None:
-    can, health = worker.capabilities, worker.health
-    fields(
-        [
-            ("worker", worker.id),
-            ("status", worker.status + (", drain requested" if worker.drain_requested else "")),
-            ("host", f"{worker.hostname} pid {worker.pid}"),
-            ("tasks", _slots(worker.capacity.active_tasks, worker.capacity.max_tasks)),
-            ("sessions", f"{worker.active_sessions} of {worker.max_sessions}"),
-            ("heartbeat", f"{_ago(hub, worker)}, lease {format_duration(worker.ttl)}"),
-            ("registered", views.iso(worker.registered_at)),
-            ("machine", f"{can.cpu_cores} cores, {can.memory_mb} MiB"),
-            ("tools", ", ".join(can.supported_task_types) or None),
-            ("labels", ", ".join(f"{key}={value}" for key, value in can.labels.items()) or None),
-            ("sandbox", f"{worker.sandbox.driver} ({worker.sandbox.tier})" if worker.sandbox is not None else "none"),
-            ("health", None if health is None else f"{health.health_status}, load {health.cpu}, {health.memory} MiB"),
-            ("metadata", to_json(worker.metadata, None) if worker.metadata else None),
-        ]
-    )
-
-
-def _slots(tasks: int, slots: int) -> str:
-    ahead = f", {tasks - slots} more leased ahead" if tasks > slots else ""
-    return f"{min(tasks, slots)} of {slots} slots{ahead}"
 
 
 @verb(app, "drain")
@@ -218,10 +207,10 @@ def drain(worker_id: Id) -> None:
 @verb(app, "reap")
 def reap(
     worker_id: Annotated[str | None, typer.Argument(metavar="ID", help="Only this dead worker.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the stale workers; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; change nothing.")] = False,
     mark_only: Annotated[bool, typer.Option("--mark-only", help="Only set stale workers offline.")] = False,
     stale_after: Annotated[
-        float | None, duration("--stale-after", help="Silence after which a worker is stale; default 5m for removal.")
+        float | None, duration("--stale-after", help="Silence after which a worker is removed; default 5m.")
     ] = None,
     every: Annotated[float | None, duration("--every", help="Do it again and again at this interval.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -229,49 +218,30 @@ def reap(
     """Take tasks and locks from dead workers, and remove those that are long gone.
 
     Every worker does so by itself; this is for a hub without one. On a terminal
-    it asks first.
+    it says what would happen and asks first. With --every it goes on, without
+    asking, until interrupted. With --mark-only, --stale-after is the silence
+    after which a worker counts as stale.
 
     Example:
       ghcoord worker reap --dry-run
       ghcoord worker reap --stale-after 10m --every 1m
     """
-    if sum((worker_id is not None, dry_run, mark_only)) > 1:
-        raise UsageError("give one of ID, --dry-run and --mark-only")
+    from ghcoord.faces.cli import reap as reaping
+
+    if worker_id is not None and mark_only:
+        raise UsageError("give one of ID and --mark-only")
     if worker_id is not None and (stale_after is not None or every is not None):
         raise UsageError("ID goes without --stale-after and --every: a worker's own lease decides")
-    if every is not None and every < 1:
-        raise UsageError("--every takes at least 1s")
-    with open_hub() as hub:
-        if worker_id is not None:
-            confirm(f"Take tasks and locks from worker {worker_id!r}?", yes, unattended=True)
-            taken = hub.workers.recover(worker_id)
-            report = {"worker": worker_id, "locks": taken.locks, "tasks": taken.tasks, "sessions": taken.sessions}
-            respond(report, lambda: say(f"{worker_id}: {taken.tasks} tasks and {taken.locks} locks recovered"))
-            return
-        if not (dry_run or mark_only) and every is None and (stale := hub.workers.stale()):
-            confirm(f"Recover {', '.join(stale)} and remove the long gone?", yes, unattended=True)
-        while True:
-            report, text = _pass(hub, dry_run, mark_only, stale_after)
-            if every is None:
-                respond(report, lambda text=text: say(text))  # type: ignore[misc]
-                return
-            at = views.iso(hub.now())
-            if invocation().json:
-                emit_line({"at": at, **report})
-            else:
-                print(f"{at} {text}", flush=True)
-            hub.runtime.sleep(every)
-
-
-def _pass(hub: Hub, dry_run: bool, mark_only: bool, stale_after: float | None) -> tuple[dict[str, Any], str]:
-    if dry_run or mark_only:
-        ids = hub.workers.stale(stale_after) if dry_run else hub.workers.mark_stale(stale_after)
-        what = "stale" if dry_run else "set offline"
-        named = f": {', '.join(ids)}" if ids else ""
-        return {"stale" if dry_run else "marked": ids}, f"{len(ids)} workers {what}{named}"
-    stale = hub.workers.stale()
-    removed = hub.workers.reap(stale_after)
-    return {"recovered": stale, "removed": removed}, f"{len(stale)} workers recovered, {removed} removed"
+    if every is not None and (dry_run or mark_only):
+        raise UsageError("--every goes without --dry-run and --mark-only")
+    if worker_id is not None:
+        reaping.reap_one(worker_id, dry_run=dry_run, yes=yes)
+    elif mark_only:
+        reaping.mark_stale(stale_after, dry_run=dry_run, yes=yes)
+    elif every is not None:
+        reaping.reap_again_and_again(every, stale_after)
+    else:
+        reaping.reap_all(stale_after, dry_run=dry_run, yes=yes)
 
 
 @verb(app, "register")
@@ -279,7 +249,12 @@ def register(
     worker_id: Id,
     slots: Annotated[int | None, number("--slots", help="Task slots; default 1.")] = None,
     max_sessions: Annotated[int, number("--max-sessions", help="Sessions at most.")] = 5,
+    type_: Type = None,
     label: Label = None,
+    cores: Annotated[int | None, number("--cores", least=0, help="Its cores; default those of this machine.")] = None,
+    memory: Annotated[
+        int | None, number("--memory", least=0, metavar="MIB", help="Its memory; default that of this machine.")
+    ] = None,
     meta: Annotated[list[str] | None, typer.Option("--meta", metavar="K=V", help="Metadata; k:=json.")] = None,
     ttl: Annotated[
         float, duration("--ttl", help="Alive this long without a heartbeat; default 1m30s.", show_default=False)
@@ -287,21 +262,21 @@ def register(
 ) -> None:
     """Register a worker that is a program of your own; 'worker start' registers itself.
 
-    Prints how often to send a heartbeat. A second registration of an id
-    replaces the first.
+    Prints how often to send a heartbeat: every third of --ttl. A second
+    registration of an id replaces the first.
 
     Example:
-      ghcoord worker register builder-1 --slots 2 --label zone=eu
+      ghcoord worker register builder-1 --slots 2 --type build --label zone=eu
     """
     from ghcoord.hub import Capabilities
 
     labels, metadata = parse_labels(label), parse_pairs(meta, "--meta")
+    can = {"supported_task_types": type_ or (), "labels": labels, "cpu_cores": cores, "memory_mb": memory}
     with open_hub() as hub:
-        machine = hub.machine()
         answer = hub.workers.register(
             worker_id,
             capacity=slots,
-            capabilities=Capabilities(cpu_cores=machine.cpu_cores, memory_mb=machine.memory_mb, labels=labels),
+            capabilities=Capabilities.model_validate({key: value for key, value in can.items() if value is not None}),
             max_sessions=max_sessions,
             metadata=metadata,
             ttl=ttl,
@@ -311,16 +286,48 @@ def register(
 
 
 @verb(app, "heartbeat")
-def heartbeat(worker_id: Id) -> None:
-    """Say that a registered worker is alive.
+def heartbeat(
+    worker_id: Id,
+    active_sessions: Annotated[
+        int | None, number("--active-sessions", least=0, help="Sessions that it has now.")
+    ] = None,
+    session: Annotated[
+        list[str] | None, typer.Option("--session", metavar="S", help="A session that it has; several.")
+    ] = None,
+    health: Annotated[
+        str | None,
+        typer.Option("--health", metavar="VERDICT", parser=one_of(VERDICTS), help=f"One of {', '.join(VERDICTS)}."),
+    ] = None,
+    cpu: Annotated[float | None, typer.Option("--cpu", metavar="LOAD", help="Its load average.")] = None,
+    memory: Annotated[float | None, typer.Option("--memory", metavar="MIB", help="The memory that it uses.")] = None,
+    active_tasks: Annotated[int | None, number("--active-tasks", least=0, help="Tasks that it runs now.")] = None,
+) -> None:
+    """Say that a registered worker is alive, and how it is.
 
     Example:
-      ghcoord worker heartbeat builder-1
+      ghcoord worker heartbeat builder-1 --health degraded --cpu 7.5
     """
+    from ghcoord.hub import Health
+
+    said = {"cpu": cpu, "memory": memory, "active_tasks": active_tasks, "health_status": health}
+    given = {name: value for name, value in said.items() if value is not None}
+    if any(isinstance(value, float) and not math.isfinite(value) for value in given.values()):
+        raise UsageError("--cpu and --memory take numbers")
     with open_hub() as hub:
-        answer = hub.workers.heartbeat(worker_id)
+        answer = hub.workers.heartbeat(
+            worker_id,
+            active_sessions=active_sessions,
+            session_ids=session or (),
+            health=Health.model_validate(given) if given else None,
+        )
     reply = {**answer._asdict(), "unknown_session_ids": list(answer.unknown_session_ids)}
-    respond(reply, lambda: say(answer.message))
+    respond(reply, lambda: _say_unknown(answer.message, answer.unknown_session_ids))
+
+
+def _say_unknown(message: str, sessions: tuple[str, ...]) -> None:
+    say(message)
+    if sessions:
+        say(f"unknown sessions: {', '.join(sessions)}")
 
 
 @verb(app, "status")
@@ -353,9 +360,4 @@ def deregister(
     with open_hub() as hub:
         answer = hub.workers.deregister(worker_id, session or ())
     reply = {**answer._asdict(), "unknown_session_ids": list(answer.unknown_session_ids)}
-    if invocation().json:
-        emit(reply)
-        return
-    say(answer.message)
-    if answer.unknown_session_ids:
-        say(f"unknown sessions: {', '.join(answer.unknown_session_ids)}")
+    respond(reply, lambda: _say_unknown(answer.message, answer.unknown_session_ids))

@@ -1,0 +1,197 @@
+"""Following keys: two states of a namespace are compared, and only what differs is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from threading import get_ident
+from typing import Any
+
+from ghcoord.clock import Event
+from ghcoord.coord import layout, memory_index
+from ghcoord.coord.context import KEY_TABLE, Context
+from ghcoord.coord.history import History
+from ghcoord.coord.layout import KEYS
+from ghcoord.errors import Corrupt, GhcoordError, NewerSchema
+from ghcoord.model.memory import MemoryEntry
+from ghcoord.store.snapshot import Snapshot, diff
+
+RESUME_COMMITS = 10_000
+"""Commits that are walked at most to where a watch goes on; beyond that it begins anew with ``resync``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a watch saw: ``kind`` is ``set``, ``deleted``, ``expired``, or ``resync`` when history was cut.
+
+    ``revision`` is that of the value that was set or that ended.
+    """
+
+    kind: str
+    key: str
+    value: Any = None
+    revision: int = 0
+
+
+class Watch:
+    """Follows one key, or every key that starts with ``key``, in one namespace."""
+
+    def __init__(self, context: Context, space: str, key: str, *, prefix: bool, since: int | None) -> None:
+        self._context = context
+        self._space = space
+        self._key = key
+        self._prefix = prefix
+        self._since = since
+        # Ends are looked for from here on. Taken before the state: what ends in between is told.
+        self._told = context.now()
+        self._base: Snapshot | None = context.snapshot(space)
+        if since is not None and self._base is not None:
+            self._told = min(self._told, since / 1000)
+            self._base = _state_at(self._base, since)
+
+    def _matches(self, key: str) -> bool:
+        return key.startswith(self._key) if self._prefix else key == self._key
+
+    def follow(self, stopped: Event, on_error: Callable[[GhcoordError], None] | None) -> Iterator[Change]:
+        """Changes as they come; errors of the hub go to ``on_error``, or are raised where there is none."""
+        while True:
+            try:
+                changes = self._changes()
+            except GhcoordError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+                changes = []
+            for change in changes:
+                if stopped.is_set():
+                    return
+                yield change
+            if stopped.wait(self._context.poll_interval):
+                return
+
+    def start(
+        self, callback: Callable[[Change], None], on_error: Callable[[GhcoordError], None] | None
+    ) -> Callable[[], None]:
+        """Follow in a thread; returns what stops it, also from inside ``callback``."""
+        stopped = self._context.runtime.event()
+        inside: list[int] = []
+
+        def run() -> None:
+            inside.append(get_ident())
+            for change in self.follow(stopped, on_error or (lambda error: None)):
+                callback(change)
+
+        thread = self._context.runtime.spawn(run, "ghcoord-watch")
+
+        def stop() -> None:
+            stopped.set()
+            if get_ident() not in inside:
+                thread.join(timeout=5.0)
+
+        return stop
+
+    def _changes(self) -> list[Change]:
+        """What happened since the last call. An error leaves everything to the next one."""
+        now = max(self._told, self._context.now())
+        snapshot = self._context.snapshot(self._space)
+        found = self._compared(snapshot, now)
+        if found is None:
+            found = self._everything(snapshot, now)
+        self._base, self._told = snapshot, now
+        return found
+
+    def _compared(self, snapshot: Snapshot, now: float) -> list[Change] | None:
+        """``None`` where the state to compare with is gone."""
+        base = self._base
+        if base is None:
+            return None
+        folder = KEYS if self._prefix else KEY_TABLE.path(self._key)
+        gone: list[Change] = []
+        present: list[MemoryEntry] = []
+        try:
+            differing = diff(base.store, base, snapshot, folder) if base.head != snapshot.head else iter(())
+            for path, old, new in differing:
+                name = layout.key_of(path)
+                if name is not None and not self._matches(name):
+                    continue
+                before = _decoded(base, path, base.store.blob(old)) if old is not None else None
+                if new is None:
+                    gone += self._ended(before, name, now)
+                    continue
+                after = _found(snapshot, path)
+                if after is not None and self._matches(after.key) and not self._knows(before, after):
+                    present.append(after)
+        except Corrupt:  # history was squashed or replaced
+            return None
+        ended = {one.key: one for one in present if one.expired(now)} | self._ending(snapshot, now)
+        # Whoever goes on from the revision of one of these has seen all that stand before it.
+        present.sort(key=lambda entry: (entry.revision, entry.key))
+        sets = [Change("set", entry.key, entry.value, entry.revision) for entry in present]
+        return gone + sets + [Change("expired", key, None, entry.revision) for key, entry in sorted(ended.items())]
+
+    def _ended(self, before: MemoryEntry | None, name: str | None, now: float) -> Iterator[Change]:
+        """What a record that is no longer there means; nothing if its end was told before."""
+        key = before.key if before is not None else name
+        if key is None or not self._matches(key):
+            return
+        if before is None or not before.expired(now):
+            yield Change("deleted", key, None, before.revision if before is not None else 0)
+        elif not before.expired(self._told):
+            yield Change("expired", key, None, before.revision)
+
+    def _knows(self, before: MemoryEntry | None, after: MemoryEntry) -> bool:
+        """Whether whoever goes on from a revision was told of ``after``: its commit has later ones too."""
+        if self._since is None or after.revision > self._since:
+            return False
+        return before is None or before.revision < after.revision
+
+    def _ending(self, snapshot: Snapshot, now: float) -> dict[str, MemoryEntry]:
+        """Entries whose time has ended since the last look."""
+        found: dict[str, MemoryEntry] = {}
+        for path in memory_index.due(snapshot.entries, now, self._told):
+            entry = _found(snapshot, memory_index.record_of(path))
+            if entry is None or not self._matches(entry.key):
+                continue
+            if entry.expired(now) and not entry.expired(self._told):
+                found[entry.key] = entry
+        return found
+
+    def _everything(self, snapshot: Snapshot, now: float) -> list[Change]:
+        self._since = None
+        changes = [Change("resync", self._key)]
+        for marker in memory_index.markers(snapshot, self._key):
+            if self._matches(marker.key):
+                entry = _found(snapshot, KEY_TABLE.path(marker.key))
+                if entry is not None and not entry.expired(now):
+                    changes.append(Change("set", entry.key, entry.value, entry.revision))
+        return changes
+
+
+def _found(snapshot: Snapshot, path: str) -> MemoryEntry | None:
+    """The record at ``path``; one that people broke counts as missing: it is about to be set aside."""
+    try:
+        return KEY_TABLE.find_at(snapshot, path)
+    except (Corrupt, NewerSchema):
+        return None
+
+
+def _decoded(snapshot: Snapshot, path: str, data: bytes) -> MemoryEntry | None:
+    try:
+        return KEY_TABLE.decode(data, snapshot.space, path)
+    except (Corrupt, NewerSchema):
+        return None
+
+
+def _state_at(snapshot: Snapshot, revision: int) -> Snapshot | None:
+    """The namespace as it was at ``revision``; ``None`` where its history does not go back that far."""
+    store, space = snapshot.store, snapshot.space
+    if snapshot.head is None:
+        return snapshot
+    history = History(store, snapshot.head)
+    walked = 0
+    for point in islice(history.heads(), RESUME_COMMITS):
+        if not point.by_hand and point.revision <= revision:
+            return Snapshot(store, space, point.info.oid)
+        walked += 1
+    return None if history.cut_at is not None or walked == RESUME_COMMITS else Snapshot(store, space, None)
