@@ -1,24 +1,29 @@
-"""Draw ``docs/images/status.svg``, the picture in the README: ``python -m tests.cli.make_status_svg``.
+"""Capture ``docs/images/status.svg``, the picture in the README: ``python -m tests.cli.make_status_svg``.
 
-The hub is a real one, its clock is moved by hand, so that each run draws the same.
+``ghcoord status --watch`` runs on a terminal of 80×24, on a real hub.  Its clock
+is moved by hand and then stands still, so that each run shows the same.
 """
 
 from __future__ import annotations
 
 import io
-import os
+import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
+import pyte
 from rich.console import Console
+from rich.style import Style
+from rich.text import Text
 
+from ghcoord import bootstrap
 from ghcoord.bootstrap import open_hub
 from ghcoord.config import Settings
 from ghcoord.coord.tick import Beat, Finished
-from ghcoord.faces.dashboard import Dashboard
-from ghcoord.faces.overview import gather
-from ghcoord.faces.views import View
+from ghcoord.coord.workers import Machine
 from ghcoord.hub import Hub, Submission
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import TaskResult
@@ -26,9 +31,10 @@ from ghcoord.model.worker import Capabilities, SandboxInfo
 from ghcoord.store.local import create_repository
 from ghcoord.store.open import open_store
 from ghcoord.testing.clock import ManualRuntime
+from tests.cli.terminal import Terminal
 
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "status.svg"
-WIDTH, HEIGHT = 96, 30
+WIDTH, HEIGHT = 80, 24
 TOOLS = ("echo", "run.python", "shell")
 
 
@@ -87,38 +93,70 @@ def _work(hub: Hub, runtime: ManualRuntime) -> None:
     runtime.advance(1)
 
 
-def view() -> View:
-    """What there is to see in a hub at work. Its path in the picture is not that of the temporary folder."""
+@contextmanager
+def _hub_at_work() -> Iterator[tuple[Path, float]]:
+    """The folder of a hub in which there is something to see, and the time at which to look."""
     runtime = ManualRuntime()
-    with tempfile.TemporaryDirectory() as name:
+    machines = iter(Machine("build-host", 4000 + number, 4, 8192) for number in range(99))
+    with tempfile.TemporaryDirectory() as name, patch.object(bootstrap, "detect_machine", lambda: next(machines)):
         path = Path(name) / "hub.git"
         create_repository(path, Settings().prefix + "fleet")
         store = open_store(str(path), runtime, Settings().prefix)
         with open_hub(store, runtime, Settings(), actor="ann@desk", state=Path(name), make=True) as hub:
             _work(hub, runtime)
-            found = gather(hub)
-    found["hub"]["url"] = "/srv/ghcoord/hub.git"
-    for number, worker in enumerate(found["workers"]):
-        worker.update(pid=4000 + number, hostname="build-host")
-    return found
+        yield path, runtime.now()
+
+
+_STANDING_STILL = """
+import sys
+from ghcoord.clock import SystemRuntime
+from ghcoord.hub import Hub
+SystemRuntime.now = lambda runtime: {now}
+Hub.url = property(lambda hub: "/srv/ghcoord/hub.git")
+from ghcoord.__main__ import main
+sys.exit(main(["status", "--watch", "--hub", {path!r}]))
+"""
+"""The real command, its clock stopped, its hub under the name that it has in the picture."""
+
+
+def capture() -> pyte.Screen:
+    """The terminal's screen once ``ghcoord status --watch`` has drawn itself on it."""
+    screen = pyte.Screen(WIDTH, HEIGHT)
+    stream = pyte.Stream(screen)
+    with _hub_at_work() as (path, now):
+        script = _STANDING_STILL.format(now=now, path=str(path))
+        state = {"TZ": "UTC", "XDG_STATE_HOME": str(path.parent)}
+        with Terminal(argv=[sys.executable, "-c", script], columns=WIDTH, rows=HEIGHT, extra=state) as terminal:
+            terminal.wait_for("Recovery")
+            terminal.read(0.5)
+            stream.feed(terminal.seen)
+    return screen
+
+
+_NAMES = {"brown": "yellow", "brightbrown": "bright_yellow", "default": None}
 
 
 def draw() -> Console:
-    """A console that has recorded the picture."""
-    before = os.environ.get("TZ")
-    os.environ["TZ"] = "UTC"
-    time.tzset()
-    try:
-        console = Console(
-            record=True, width=WIDTH, height=HEIGHT, file=io.StringIO(), force_terminal=True, color_system="truecolor"
-        )
-        console.print(Dashboard(view(), height=HEIGHT))
-    finally:
-        os.environ.pop("TZ")
-        if before is not None:
-            os.environ["TZ"] = before
-        time.tzset()
+    """A console that has recorded the screen."""
+    screen = capture()
+    console = Console(
+        record=True, width=WIDTH, height=HEIGHT, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    for row in range(HEIGHT):
+        line = Text()
+        for column in range(WIDTH):
+            cell = screen.buffer[row][column]
+            line.append(cell.data, Style(color=_color(cell.fg), bgcolor=_color(cell.bg), bold=cell.bold))
+        console.print(line, no_wrap=True, overflow="crop", end="\n")
     return console
+
+
+def _color(name: str) -> str | None:
+    if name in _NAMES:
+        return _NAMES[name]
+    plain = name.startswith("bright")
+    known = name in ("black", "red", "green", "blue", "magenta", "cyan", "white")
+    return f"bright_{name.removeprefix('bright')}" if plain else name if known else f"#{name}"
 
 
 if __name__ == "__main__":

@@ -11,22 +11,27 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.cli.running import command, environment
 
 
 class Terminal:
-    """``ghcoord ARGS`` on a terminal of its own; what it writes is kept. A context manager that ends it."""
+    """``ghcoord ARGS``, or ``argv``, on a terminal of its own; what it writes is kept. A context manager that ends it."""
 
     def __init__(
-        self, *args: object, columns: int = 80, rows: int = 24, extra: Mapping[str, str] | None = None
+        self,
+        *args: object,
+        argv: Sequence[str] | None = None,
+        columns: int = 80,
+        rows: int = 24,
+        extra: Mapping[str, str] | None = None,
     ) -> None:
         self._own, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.process = subprocess.Popen(
-            command(*args),
+            argv or command(*args),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

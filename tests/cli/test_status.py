@@ -475,9 +475,12 @@ def test_no_hub(tmp_path: Path, cli: Cli) -> None:
 # -- the picture in the README
 
 
-def test_the_picture_shows_what_is_drawn_now() -> None:
-    """``docs/images/status.svg`` is what the code draws: else run ``python -m tests.cli.make_status_svg``."""
+def test_the_picture_is_what_a_terminal_shows() -> None:
+    """``docs/images/status.svg`` is ``status --watch`` at 80×24: else run ``python -m tests.cli.make_status_svg``."""
     picture = html.unescape(make_status_svg.PICTURE.read_text()).replace("\xa0", " ")
-    words = set(make_status_svg.draw().export_text().split())
+    shown = make_status_svg.draw().export_text().splitlines()
+    assert 24 == len(shown)
+    assert shown[0].startswith("ghcoord /srv/ghcoord/hub.git"), "it scrolled"
+    words = set(" ".join(shown).split())
     assert {"build-1", "draining", "21", "hotfix"} <= {word.strip(",") for word in words}
     assert set() == {word for word in words if not set(word) <= {"█", "░"} and word not in picture}
