@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from unittest.mock import patch
 
@@ -144,9 +145,10 @@ def draw() -> Console:
     )
     for row in range(HEIGHT):
         line = Text()
-        for column in range(WIDTH):
-            cell = screen.buffer[row][column]
-            line.append(cell.data, Style(color=_color(cell.fg), bgcolor=_color(cell.bg), bold=cell.bold))
+        cells = [screen.buffer[row][column] for column in range(WIDTH)]
+        for (front, back, bold), run in groupby(cells, lambda cell: (cell.fg, cell.bg, cell.bold)):
+            style = Style(color=_color(front), bgcolor=_color(back), bold=bold)
+            line.append("".join(cell.data for cell in run), style)
         console.print(line, no_wrap=True, overflow="crop", end="\n")
     return console
 

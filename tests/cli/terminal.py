@@ -18,7 +18,7 @@ from tests.cli.running import command, environment
 
 
 class Terminal:
-    """``ghcoord ARGS``, or ``argv``, on a terminal of its own; what it writes is kept. A context manager that ends it."""
+    """``ghcoord ARGS``, or ``argv``, on a terminal of its own, what it writes kept. A context manager that ends it."""
 
     def __init__(
         self,
