@@ -117,11 +117,13 @@ def import_hub(
     path = local_path(str(url))
     if path is None:
         raise UsageError("a hub in memory cannot be imported into: name a new folder")
-    from ghcoord.store.bundle import load_bundle
     from ghcoord.store.local import create_repository
+    from ghcoord.store.unbundle import load_bundle
 
     runtime = SystemRuntime()
-    building = path.with_name(f".{path.name}.import-{runtime.randbits(32):08x}")
+    path = path.absolute()
+    new = [folder for folder in path.parents if not folder.exists()]
+    building = path.parent / f".{path.name}.import-{runtime.randbits(32):08x}"
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists and is not empty: name a new folder")
@@ -135,6 +137,9 @@ def import_hub(
         raise Unavailable(f"cannot make a hub at {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+        for folder in new:
+            with contextlib.suppress(OSError):  # it holds the hub
+                folder.rmdir()
     made = open_store(str(path), runtime, chosen.prefix)
     seen = state or _state_folder(f"{record['id']} {made.url}")
     if seen is not None:

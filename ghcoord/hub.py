@@ -45,7 +45,8 @@ __all__ = ["AuditEntry", "Capabilities", "CheckKey", "DeleteKey", "Health", "Hub
 class Hub:
     """An open hub. Every object reached from it may be shared between threads.
 
-    ``locks``, ``workers``, ``tasks``, ``schedules``, ``balance``, ``memory``, ``audit`` and ``tools`` are its parts.
+    ``locks``, ``workers``, ``tasks``, ``schedules``, ``balance``, ``memory``, ``audit``, ``config`` and ``tools``
+    are its parts.
     Close it, or use it as a context manager.
     """
 

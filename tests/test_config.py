@@ -59,7 +59,7 @@ def test_settings_are_frozen() -> None:
         ('hub = ""', "hub must be a text"),
         ("hbu = 'x'", "hbu is not a setting: one of actor, hub"),
         ("[lock]\nttl = 5", "lock is not a table|lock is not a setting"),
-        ("[locks]\nttls = 5", r"locks\.ttls is not a setting: one of ttl"),
+        ("[locks]\nttls = 5", r"locks\.ttls is not a setting: one of retry_attempts"),
         ("locks = 5", "locks .*table"),
         ("locks = 'x'", "locks .*table"),
         ("worker = 'x'", "worker .*table"),

@@ -152,7 +152,8 @@ class Balance:
             before = placement.distribution(seats)
             tasks = {task.id: task for task in _movable(tx, seats)}
             moves, left = placement.plan_moves(seats, tasks.values(), now=tx.now)
-            records.put(tx, [(tasks[move.task_id], _moved(tasks[move.task_id], move, tx.now)) for move in moves])
+            if moves:
+                records.put(tx, [(tasks[move.task_id], _moved(tasks[move.task_id], move, tx.now)) for move in moves])
             for move in moves:
                 kind = "task assigned" if move.to_worker is not None else "task unassigned"
                 tx.event(FLEET, kind, task=move.task_id, worker=move.to_worker, before=move.from_worker, by=actor)

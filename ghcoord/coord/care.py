@@ -111,12 +111,15 @@ def export(context: Context, file: Path, prefix: str, history: bool, tell: Tell)
     store = context.transactor.store
     if not store.capabilities.keeps_objects:
         raise Unsupported("this hub keeps its objects elsewhere, and export is not offered there")
-    heads = store.heads()
-    cut: set[Oid] = set()
-    if not history:
-        for head in heads.values():
-            cut |= _history(store, head, math.inf, context.now())[0]
-    return write_bundle(store, file, prefix, heads, cut, FLEET, tell)
+    for last in (False, True):
+        heads = store.heads()
+        ends = [] if history else [_history(store, head, math.inf, context.now())[0] for head in heads.values()]
+        try:
+            return write_bundle(store, file, prefix, heads, set().union(*ends), FLEET, tell)
+        except Corrupt:
+            if last:
+                raise  # the first time a gc may have taken away what was just to be read
+    raise AssertionError("unreachable")
 
 
 def _history(store: Store, head: Oid, limit: float, now: float) -> tuple[set[Oid], float]:

@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
+from unicodedata import normalize
 
 from ghcoord.coord.context import PATH_TABLE, Context
 from ghcoord.coord.keepalive import HeldLock
@@ -209,6 +210,7 @@ class PathLocks:
 
     def list(self, owner: str | None = None, include_expired: bool = False) -> builtins.list[Lock]:
         """Every path lock, oldest first, of one ``owner`` or of all."""
+        owner = None if owner is None else normalize("NFC", owner)
         now = self._context.now()
         found = [one.lock() for one in PATH_TABLE.scan(self._context.snapshot(LOCKS))]
         kept = [

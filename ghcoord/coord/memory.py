@@ -235,7 +235,7 @@ class Memory:
     ) -> builtins.list[MemoryVersion]:
         """What ``key`` was set to and when it was deleted, newest first, as far as the hub's history is kept.
 
-        At most ``limit`` versions above the revision ``since``.  Of several
+        At most ``limit`` versions, from the revision ``since`` on.  Of several
         changes in one commit the last is seen.
         """
         found = memory_history.versions(self._snapshot(namespace), check_name(key, "key"), since)
@@ -343,9 +343,9 @@ class Memory:
         the watch goes on.  Without one, an iterator.  Values set in quick
         succession may be seen as one change; the last one is never missed.
 
-        ``since`` goes on from a revision, the highest that was heard: whatever
-        changed after it is told, in doubt twice.  Where the history does not
-        go back that far, or was replaced, ``resync`` comes, and then every key.
+        ``since`` goes on from a revision, the highest that was heard, and it is
+        told again: several keys may have it.  Where the history does not go
+        back that far, or was replaced, ``resync`` comes, and then every key.
         """
         key = normalize("NFC", key) if prefix else check_name(key, "key")
         # What is there when watch() returns is the base: a change made right after is seen.

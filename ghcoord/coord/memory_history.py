@@ -104,7 +104,7 @@ class _Walk:
 
 
 def versions(snapshot: Snapshot, key: str, since: int = 0) -> Iterator[MemoryVersion]:
-    """What became of ``key``, newest first, above the revision ``since``, as far as the history is kept."""
+    """What became of ``key``, newest first, from the revision ``since`` on, as far as the history is kept."""
     # What a person broke in between is set aside: the version before it went on.
     states = (one for one in _Walk(snapshot, key).states() if one.blob is None or one.entry is not None)
     newer = next(states, None)
@@ -118,10 +118,10 @@ def versions(snapshot: Snapshot, key: str, since: int = 0) -> Iterator[MemoryVer
                 above = newer.entry.revision
             else:
                 found = _version(newer, older, above)
-                if 0 < found.revision <= since:
+                if 0 < found.revision < since:
                     return
                 yield found
-        if older is not None and not older.point.by_hand and older.point.revision <= since:
+        if older is not None and not older.point.by_hand and older.point.revision < since:
             return
         newer = older
 

@@ -13,6 +13,7 @@ from ghcoord.coord.memory_write import SetKey
 from ghcoord.coord.rehearse import rehearse
 from ghcoord.errors import Corrupt, NewerSchema, RevisionMismatch, UsageError
 from ghcoord.model.codec import to_json
+from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Tx
 
 BATCH_KEYS = 500
@@ -50,10 +51,13 @@ class Imported:
 
 
 def export(context: Context, namespaces: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Every key of ``namespaces`` as of one moment; ``ttl`` is what is left of it, in seconds."""
+    """Every key of ``namespaces`` as of the moment of the call; ``ttl`` is what is left of it, in seconds."""
     spaces = {memory_space(name): name for name in namespaces}
-    now = context.now()
-    for space, snapshot in context.transactor.view(*spaces).items():
+    return _lines(context.transactor.view(*spaces), spaces, context.now())
+
+
+def _lines(snapshots: Mapping[str, Snapshot], names: Mapping[str, str], now: float) -> Iterator[dict[str, Any]]:
+    for space, snapshot in snapshots.items():
         for marker in memory_index.markers(snapshot):
             try:
                 entry = KEY_TABLE.find(snapshot, marker.key)
@@ -63,7 +67,7 @@ def export(context: Context, namespaces: Iterable[str]) -> Iterator[dict[str, An
                 continue
             left = None if entry.expires_at is None else max(0.001, round(entry.expires_at.timestamp() - now, 3))
             yield {
-                "namespace": spaces[space],
+                "namespace": names[space],
                 "key": entry.key,
                 "value": entry.value,
                 "ttl": left,

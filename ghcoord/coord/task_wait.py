@@ -9,11 +9,22 @@ from ghcoord.coord.context import TASK_TABLE, Context
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.task_read import Model, T, typed_value
 from ghcoord.errors import NotFound, TaskFailed, WaitTimeout
-from ghcoord.model.task import Task, TaskResult
+from ghcoord.model.task import ENDED, State, Task, TaskResult
 from ghcoord.store.base import Entry, Oid
 
 LOOK_EVERY = 0.25
 """Seconds between looks at the hub's heads, which cost next to nothing."""
+
+_OPEN = tuple(f'"state": "{state}"'.encode() for state in State if state not in ENDED)
+_ENDED = tuple(state.encode() for state in State if state in ENDED)
+
+
+def _is_open(record: bytes) -> bool:
+    """Whether the task cannot have ended, as far as that shows without decoding its record."""
+    for word in _ENDED:
+        if word in record:
+            return False
+    return any(word in record for word in _OPEN)
 
 
 class Waiting:
@@ -88,14 +99,18 @@ class _Watch:
             return
         self._head = snapshot.head
         for task_id in list(self.left):
-            entry = snapshot.entry(TASK_TABLE.path(task_id))
+            path = TASK_TABLE.path(task_id)
+            entry = snapshot.entry(path)
             if entry is None:
                 raise NotFound(f"there is no task {task_id!r}")
             if entry == self._seen.get(task_id):
                 continue
             self._seen[task_id] = entry
-            task = TASK_TABLE.find(snapshot, task_id)
-            if task is not None and task.ended:
+            data = snapshot.store.blob(entry.oid) if entry.is_file else b""
+            if _is_open(data):
+                continue
+            task = TASK_TABLE.decode(data, FLEET, path)
+            if task.ended:
                 del self.left[task_id]
                 self.ended[task_id] = task
                 if self._on_end is not None:

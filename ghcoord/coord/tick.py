@@ -60,13 +60,15 @@ class Said:
 class Beat:
     """What a worker wants of one tick.
 
-    ``want`` is how many more tasks it can take now; ``health`` is published when there is anything to commit.
+    ``want`` is how many more tasks it can take now, of which ``ahead`` would
+    wait for a slot; ``health`` is published when there is anything to commit.
     """
 
     worker_id: str
     token: int
     tools: tuple[str, ...] = ()
     want: int = 0
+    ahead: int = 0
     renew: bool = False
     draining: bool = False
     finished: Sequence[Finished] = ()
@@ -122,7 +124,7 @@ def _beat(tx: Tx, beat: Beat) -> Reply:
     more = upkeep.run(tx)
     held = leasing.leased_to(tx, beat.worker_id)
     if not (beat.draining or reply.drain):
-        reply.leased = leasing.lease(tx, worker, beat.tools, beat.want, held)
+        reply.leased = leasing.lease(tx, worker, beat.tools, beat.want, held, ahead=beat.ahead)
         held += reply.leased
     reply.held = {task.id: task.lease.token for task in held if task.lease is not None}
     reply.elsewhere = max(0, counts.read(tx).states.get(State.LEASED, 0) - len(held))

@@ -111,6 +111,11 @@ class Slots:
             free = max(0, self._count + ahead - len(self._running) - len(self._waiting))
             return min(free, 1) if broken else free
 
+    def free(self) -> int:
+        """How many of the tasks that are leased next would start at once."""
+        with self._lock:
+            return max(0, self._count - len(self._running) - len(self._waiting))
+
     def known(self) -> set[Held]:
         """The leases that this worker knows it holds."""
         with self._lock:

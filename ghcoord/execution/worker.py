@@ -65,15 +65,13 @@ class Summary:
 class WorkerDaemon:
     """A worker: ``run()`` until told to stop.
 
-    ``slots`` tasks at a time; ``ttl`` seconds count as alive without a renewal (default: as set);
-    ``poll`` seconds between looks at an idle hub (default: what suits it);
-    ``until_idle`` seconds without any work in the hub end it, whatever is
-    scheduled for later; ``max_runtime``
-    seconds begin a drain.  ``grace`` seconds lie between asking a task's
-    processes to end and ending them (default 1; see :mod:`ghcoord.model.timing`).
-    ``types`` are task types it serves besides its tools' names; with ``only``
-    it offers no tools but those.  The hub's registered tools run in-process; ``run.python`` and ``shell`` are offered only in a sandbox, or
-    without one when ``unsafe_no_sandbox`` says so.  ``log`` gets (level, text).
+    ``slots`` tasks at a time; ``ttl`` seconds count as alive without a renewal (default: as set); ``poll``
+    seconds between looks at an idle hub; ``until_idle`` seconds without work end it, whatever is scheduled;
+    ``max_runtime`` seconds begin a drain.  ``grace`` seconds lie between asking a task's processes to
+    end and ending them (default 1; see :mod:`ghcoord.model.timing`).  ``types`` are task types it
+    serves besides its tools' names; with ``only`` it offers no tools but those.  The hub's registered
+    tools run in-process; ``run.python`` and ``shell`` only in a sandbox, or without one when
+    ``unsafe_no_sandbox`` says so.  ``log`` gets (level, text).
     """
 
     def __init__(
@@ -249,6 +247,7 @@ class WorkerDaemon:
                 self._token,
                 tools=tuple(self._tools),
                 want=want,
+                ahead=max(0, want - slots.free()),
                 renew=renew,
                 draining=self._draining,
                 finished=finished,

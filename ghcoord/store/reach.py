@@ -12,9 +12,10 @@ from ghcoord.store.base import Kind, Oid, RawObject
 from ghcoord.store.objects import parse_commit
 
 _LINE = re.compile(rb"[0-7]+ [^\0]+\0.{20}", re.DOTALL)
-_TREE = (b"40000 ", b"040000 ")
-_FILE = (b"100", b"120", b"0100", b"0120")
-"""Files of any permission, and symbolic links. What else there is, submodules, lies in another repository."""
+_KIND = 0o170000
+"""The bits of a mode that say what an entry is; as git does, what is neither of these two is taken for a file."""
+_TREE = 0o040000
+_ELSEWHERE = 0o160000  # a submodule's commit
 
 
 class Found(NamedTuple):
@@ -77,11 +78,13 @@ class Reach:
                 raw = line[-20:]
                 if raw in self._seen:
                     continue
-                if line.startswith(_TREE):
-                    self._seen.add(raw)
+                kind = 0 if line.startswith(b"100644 ") else int(line[: line.index(b" ")], 8) & _KIND
+                if kind == _ELSEWHERE:
+                    continue
+                self._seen.add(raw)
+                if kind == _TREE:
                     todo.append((raw.hex(), path + b"/" + line[line.index(b" ") + 1 : -21]))
-                elif line.startswith(_FILE):
-                    self._seen.add(raw)
+                else:
                     yield Found(raw.hex(), "blob", None, b"")
 
     def _new(self, raw: bytes) -> bool:

@@ -91,8 +91,9 @@ class Ghcoord:
 
     def add(self, pairs: list[tuple[int, int]]) -> list[int]:
         tasks = self.hub.tasks.submit_many([Submission("add", {"a": a, "b": b}) for a, b in pairs])
-        found = {task.id: self.hub.tasks.wait(task.id, timeout=TIMEOUT) for task in reversed(tasks)}
-        return [found[task.id].data["value"] for task in tasks]
+        ended = self.hub.tasks.wait_many([task.id for task in tasks], timeout=TIMEOUT)
+        results = [ended[task.id].result for task in tasks]
+        return [result.data["value"] for result in results if result is not None]
 
     def close(self) -> None:
         self._worker.stop()

@@ -66,6 +66,7 @@ def test_gc_is_refused(cli: Cli, hub: Path, tmp_path: Path) -> None:
     assert "'ghcoord export' and 'ghcoord import' move the hub" in cli("gc", "--hub", "work", "--yes").error
 
 
+@pytest.mark.slow
 def test_gc_on_a_terminal(tmp_path: Path) -> None:
     """It asks first, and a no is taken."""
     create(tmp_path / "hub.git", state=tmp_path)[0].close()
@@ -124,8 +125,8 @@ def test_import_is_refused(cli: Cli, hub: Path, tmp_path: Path) -> None:
 
 def test_an_older_hub_is_migrated(cli: Cli, tmp_path: Path) -> None:
     """The command that opens it first says so on standard error, and does what it was asked."""
-    from ghcoord.store.bundle import load_bundle
     from ghcoord.store.local import create_repository
+    from ghcoord.store.unbundle import load_bundle
 
     git_dir = create_repository(tmp_path / "old.git", "refs/heads/ghcoord/fleet")
     load_bundle(DATA / "schema1.bundle", git_dir, "refs/heads/ghcoord/", lambda what, count: None)

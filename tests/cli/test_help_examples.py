@@ -52,6 +52,7 @@ READY = {
     "lock release": [HELD],
     "lock show": [HELD],
     "lock force-unlock": [HELD],
+    "import": ["export hub.bundle"],
     "audit blame": [TASK, "memory set color blue"],
     "memory get": ["memory set color blue"],
     "memory delete": ["memory set color blue"],

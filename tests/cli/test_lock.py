@@ -31,7 +31,8 @@ def test_acquire_in_json(cli: Cli) -> None:
     lock = cli(
         "lock", "acquire", "x", "--owner", "a", "--ttl", "1m", "--meta", "why=test", "--meta", "n:=3", "--json"
     ).json
-    assert ["name", "owner", "token", "acquired_at", "expires_at", "metadata"] == list(lock)
+    parity = ["name", "owner", "token", "acquired_at", "expires_at", "metadata"]
+    assert [*parity, "mode", "permits", "depth", "paths"] == list(lock)
     assert ("x", "a", "test", 3) == (lock["name"], lock["owner"], lock["metadata"]["why"], lock["metadata"]["n"])
     begin, end = (datetime.fromisoformat(lock[key]) for key in ("acquired_at", "expires_at"))
     assert 60 == (end - begin).total_seconds()
@@ -116,7 +117,9 @@ def test_release_all(cli: Cli) -> None:
     assert {"owner": "a", "released": 2} == cli("lock", "release", "--all", "--owner", "a", "--json").json
     assert ["z"] == [lock["name"] for lock in cli("lock", "list", "--json").json]
     assert 2 == cli("lock", "release", "--all").code
-    assert 2 == cli("lock", "release", "z", "--all", "--owner", "b").code
+    assert 2 == cli("lock", "release", "--all", "--owner", "b", "--token", "5").code
+    assert 3 == cli("lock", "release", "x", "--all", "--owner", "a").code
+    assert 0 == cli("lock", "release", "z", "--all", "--owner", "b").code
 
 
 def test_list(cli: Cli) -> None:

@@ -242,6 +242,15 @@ def test_the_load_is_what_is_held_and_what_waits(world: World) -> None:
 # -- rebalancing
 
 
+def test_nothing_to_move_is_no_commit(hub: Hub) -> None:
+    """On an empty hub, and with workers but no tasks."""
+    for name in ("w1", "w2"):
+        before = hub.commits
+        assert (0, False, 0.0, 0.0, ()) == hub.balance.rebalance()
+        assert before == hub.commits
+        worker(hub, name)
+
+
 def test_rebalancing_says_what_it_moves(both: World) -> None:
     """One commit, the same as the dry run said; what runs, is pinned or fits stays; a second time nothing."""
     hub = both.open()

@@ -7,14 +7,17 @@ import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ghcoord.bootstrap import import_hub
 from ghcoord.config import Settings
+from ghcoord.coord import care
 from ghcoord.coord.layout import FLEET, HUB_RECORD, LOCKS, META
 from ghcoord.errors import Corrupt, HeadRegressed, NewerSchema, NotFound, Unsupported, UsageError
 from ghcoord.hub import Hub
+from ghcoord.store.bundle import Written, write_bundle
 from ghcoord.store.takeover import SCHEMA
 from ghcoord.testing.clock import START
 from tests.coord.world import World, edited, taken, where
@@ -66,25 +69,25 @@ def test_what_is_within_the_retention_stays(both: World) -> None:
     assert ["one"] == [task.id for task in fresh.tasks.list()]
 
 
-def test_the_last_minute_stays(both: World) -> None:
+def test_the_last_minute_stays(world: World) -> None:
     """Whatever the retention: who got no answer looks for it there."""
-    hub = both.open()
+    hub = world.open()
     for n in range(10):
         hub.memory.set("n", n)
-        both.runtime.advance(20.0)
+        world.runtime.advance(20.0)
     last = commits(hub)
     hub.gc(0)
-    assert last[:4] == commits(both.open("fresh")), "those of 20, 40 and 60 s ago, and the one before"
+    assert last[:4] == commits(world.open("fresh")), "those of 20, 40 and 60 s ago, and the one before"
 
 
-def test_the_default_is_the_hubs_setting(both: World) -> None:
+def test_the_default_is_the_hubs_setting(world: World) -> None:
     """``retention.history`` counts where none is given."""
-    hub = both.open()
-    made = days(both, hub, 10)
+    hub = world.open()
+    made = days(world, hub, 10)
     assert 30 * DAY == hub.gc(dry_run=True).retention
     hub.config.set("retention.history", 2 * DAY)
     assert 2 * DAY == hub.gc().retention
-    assert made[:6:-1] == commits(both.open("fresh"))
+    assert made[:6:-1] == commits(world.open("fresh"))
 
 
 def test_a_dry_run_and_nothing_to_do(world: World) -> None:
@@ -131,28 +134,28 @@ def test_peoples_commits_are_never_the_end(both: World) -> None:
     assert entry.revision < revision
 
 
-def test_copied_trailers_are_no_end(both: World) -> None:
+def test_copied_trailers_are_no_end(world: World) -> None:
     """A commit that carries an old commit's trailers is a person's, before and after gc."""
-    hub = both.open()
+    hub = world.open()
     hub.memory.set("n", 0)
-    store = both.store()
+    store = world.store()
     copied = store.commit_info(store.heads()[SPACE]).message
-    both.runtime.advance(5 * DAY)
+    world.runtime.advance(5 * DAY)
     revision = hub.memory.set("n", 1).revision
-    both.put(SPACE, {"note": b"x"}, message=copied.rstrip())
+    world.put(SPACE, {"note": b"x"}, message=copied.rstrip())
     hub.gc(DAY)
-    fresh = both.open("fresh")
+    fresh = world.open("fresh")
     assert revision <= fresh.revision(SPACE)
     assert fresh.memory.set("n", 2).revision > revision
 
 
-def test_who_looks_back_finds_the_end(both: World) -> None:
+def test_who_looks_back_finds_the_end(world: World) -> None:
     """Logs, histories and views of the past end where history does, and none of them fails."""
-    hub = both.open()
+    hub = world.open()
     heard = hub.memory.set("k", 0).revision
-    days(both, hub, 8)
+    days(world, hub, 8)
     hub.gc(2 * DAY)
-    fresh = both.open("fresh")
+    fresh = world.open("fresh")
     assert 3 == len(commits(fresh))
     assert "resync" == next(iter(fresh.memory.watch("day", since=heard))).kind
     assert len(list(fresh.memory.history("day"))) <= 3
@@ -285,7 +288,7 @@ def test_import_refuses(local: World, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a hub's lie below refs/ghcoord/"):
         import_hub(tmp_path / "x.bundle", tmp_path / "copy.git", Settings(prefix="refs/ghcoord/"))
     with pytest.raises(UsageError, match="there is no file"):
-        imported(tmp_path / "missing", tmp_path / "copy.git", tmp_path)
+        imported(tmp_path / "missing", tmp_path / "a" / "b" / "copy.git", tmp_path)
     git(tmp_path, "init", "-q", "work")
     git(tmp_path / "work", "commit", "-q", "--allow-empty", "-m", "x")
     git(tmp_path / "work", "branch", "ghcoord/meta")
@@ -299,9 +302,6 @@ def test_import_refuses(local: World, tmp_path: Path) -> None:
 def test_import_of_a_strange_hub(local: World, tmp_path: Path, text: bytes, error: type[Exception]) -> None:
     """A hub whose record is broken, or of a newer version, is refused and nothing is left."""
     local.put(META, {HUB_RECORD: text})
-    local.open_store = None  # type: ignore[attr-defined]
-    from ghcoord.store.bundle import write_bundle
-
     store = local.store()
     write_bundle(
         store, tmp_path / "x.bundle", "refs/heads/ghcoord/", store.heads(), [], FLEET, lambda what, count: None
@@ -309,6 +309,26 @@ def test_import_of_a_strange_hub(local: World, tmp_path: Path, text: bytes, erro
     with pytest.raises(error):
         imported(tmp_path / "x.bundle", tmp_path / "copy.git", tmp_path)
     assert not (tmp_path / "copy.git").exists()
+
+
+def test_a_gc_in_the_middle_of_an_export(local: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cut while it is read is left out, and the file is whole."""
+    (tmp_path / "state").mkdir()
+    hub, other = local.open(), local.open("other")
+    tries: list[int] = []
+
+    def write(*args: Any) -> Written:
+        tries.append(1)
+        if len(tries) == 1:
+            other.gc(0)
+            raise Corrupt("an object is gone")
+        return write_bundle(*args)
+
+    monkeypatch.setattr(care, "write_bundle", write)
+    hub.export(tmp_path / "x.bundle")
+    with imported(tmp_path / "x.bundle", tmp_path / "new" / "copy.git", tmp_path) as copy:
+        assert hub.revisions() == copy.revisions()
+        assert (3, 2) == (len(commits(copy)), len(tries)), "two days, and the end"
 
 
 def test_an_older_hub_is_migrated_on_the_way(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ghcoord.coord import layout
-from ghcoord.coord.queue import gates, records
+from ghcoord.coord.queue import gates, lookup, records
 from ghcoord.coord.tick import Returned
 from ghcoord.hub import Hub
 from ghcoord.model.codec import stamp
@@ -111,6 +111,63 @@ def test_both_limits_hold_at_once(world: World) -> None:
     assert None is reply.next_due, "only the end of a task opens it"
     assert ["e"] == ids(daemon.report(three, want=9).leased)
     world.check_index()
+
+
+def test_no_start_is_counted_for_a_task_that_would_wait_for_a_slot(world: World) -> None:
+    """What is leased ahead has no key; it is taken by whoever can start it."""
+    hub = world.open()
+    enqueue(hub, "a", "x", "y")
+    enqueue(hub, "k1", "k2", limit=TWO, priority=5)
+    enqueue(hub, "o1", "o2", limit=Limit(key="other", rate=2, period=9), priority=5)
+    one, other = Daemon(hub, "w1"), Daemon(hub, "w2")
+    assert ["k1", "a", "x"] == ids(one.beat(want=3, ahead=2).leased)
+    assert ["k2", "o1"] == ids(other.beat(want=2).leased)
+    assert ["y"] == ids(one.beat(want=5, ahead=5).leased)
+    assert ["o2"] == ids(one.beat(want=5, ahead=4).leased)
+    world.check_index()
+
+
+def test_a_window_that_has_moved_on_opens_no_full_gate(world: World) -> None:
+    """Time is not what such a key waits for: nobody is woken until its task ends."""
+    hub = world.open()
+    enqueue(hub, "a", "b", limit=Limit(key="k", concurrency=1, rate=1, period=5))
+    daemon = Daemon(hub)
+    (task,) = daemon.lease(9)
+    assert None is daemon.beat().next_due
+    world.runtime.advance(5)
+    assert (None, []) == (daemon.beat(renew=True).next_due, daemon.lease(9))
+    world.check_index()
+    assert ["b"] == ids(daemon.report(task, want=9).leased)
+
+
+def test_a_clock_that_goes_back_shuts_an_open_gate_again(world: World) -> None:
+    """What was shown to workers is taken back, and comes when the window has moved on by the present clock."""
+    hub = world.open()
+    enqueue(hub, "a", "b", limit=Limit(key="k", rate=1, period=10))
+    daemon = Daemon(hub)
+    daemon.lease()
+    world.runtime.advance(10)
+    daemon.beat(renew=True)
+    assert ["b"] == ready(world)
+    world.runtime.jump_wall(-4)
+    assert [] == daemon.lease(9)
+    assert [] == ready(world)
+    world.check_index()
+    world.runtime.jump_wall(4)
+    assert ["b"] == ids(daemon.lease(9))
+
+
+def test_a_long_line_is_read_as_far_as_its_gate_opens(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task leased of a line costs one record, not all that wait behind it."""
+    hub = world.open()
+    enqueue(hub, *(f"n{number}" for number in range(300)), limit=ONE)
+    enqueue(hub, "free")
+    daemon = Daemon(hub)
+    looked: list[str] = []
+    real = lookup.sized
+    monkeypatch.setattr(lookup, "sized", lambda tx, task_id: looked.append(task_id) or real(tx, task_id))
+    assert ["n0", "free"] == ids(daemon.lease(9))
+    assert {"n0", "free"} == set(looked)
 
 
 def test_each_line_of_a_key_shows_its_first(world: World) -> None:
@@ -226,8 +283,8 @@ def test_a_gate_that_is_not_needed_leaves_no_record(world: World) -> None:
     daemon.report(daemon.lease()[0])
     assert 1 == len(getattr(gate(hub), "starts", ()))
     reply = daemon.beat()
-    assert (START + 10, False) == (reply.next_due, reply.expects), "to forget is no work"
-    world.runtime.advance(10)
+    assert (START + 12, False) == (reply.next_due, reply.expects), "to forget is no work"
+    world.runtime.advance(12)
     assert None is daemon.beat(renew=True).next_due
     assert None is gate(hub)
     assert [] == [path for path in world.files("fleet") if path.startswith(("gates/", "index/gated", "index/due"))]

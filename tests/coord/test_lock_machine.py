@@ -510,12 +510,12 @@ class PathMachine(Machine):
 
 def test_locks_follow_the_model() -> None:
     """Any order of commands of three owners: room, order, tokens, fences and figures are those of the model."""
-    run(LockMachine, 40, 40)
+    run(LockMachine, 20, 30)
 
 
 def test_path_locks_follow_the_model() -> None:
     """Any order of commands: what is held never overlaps, but among readers."""
-    run(PathMachine, 25, 20)
+    run(PathMachine, 15, 15)
 
 
 @pytest.mark.parametrize("machine", [LockMachine, PathMachine])

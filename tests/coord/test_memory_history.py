@@ -46,11 +46,11 @@ def test_every_change_of_a_key_is_there(both: World) -> None:
 
 
 def test_limits_of_what_is_shown(hub: Hub) -> None:
-    """The newest so many; those after a revision, exactly."""
+    """The newest so many; those from a revision on, exactly."""
     revisions = [hub.memory.set("k", number).revision for number in range(10)]
     assert [9, 8, 7] == [one.value for one in hub.memory.history("k", limit=3)]
-    assert [9, 8, 7] == [one.value for one in hub.memory.history("k", since=revisions[6])]
-    assert [] == hub.memory.history("k", since=revisions[9]) == hub.memory.history("k", limit=0)
+    assert [9, 8, 7] == [one.value for one in hub.memory.history("k", since=revisions[7])]
+    assert [] == hub.memory.history("k", since=revisions[9] + 1) == hub.memory.history("k", limit=0)
     assert 10 == len(hub.memory.history("k", limit=None))
     with pytest.raises(UsageError, match="limit of -1"):
         hub.memory.history("k", limit=-1)
@@ -172,7 +172,7 @@ def test_edits_by_hand_are_their_authors(both: World) -> None:
     entry = hub.memory.entry("k")
     assert entry is not None
     assert [("set", 2, "A Person"), ("set", 1, "me")] == told(hub)
-    newest = hub.memory.history("k", since=first.revision)
+    newest = hub.memory.history("k", since=first.revision + 1)
     assert [(entry.revision, made)] == [(one.revision, one.commit) for one in newest]
     assert (1, 2) == (hub.memory.get("k", revision=first.revision), hub.memory.get("k", revision=entry.revision))
     both.put(SPACE, {path: None})

@@ -445,6 +445,7 @@ def test_the_marker_of_a_long_key_has_it(world: World) -> None:
     hub.memory.set(one, 1, ttl=50)
     (cut,) = [path for path in world.files(SPACE) if path.startswith("index/")]
     assert one == json.loads(world.files(SPACE)[cut])["key"]
+    assert ([one], []) == (hub.memory.list(after=one[:-1]), hub.memory.list(after=one))
     hub.memory.set(other, 1)
     assert {place(one, LEVELS), place(other, LEVELS)} == {p for p in world.files(SPACE) if p.startswith("index/")}
     hub.memory.delete(other)

@@ -13,10 +13,10 @@ from ghcoord.coord.layout import FLEET, HUB_RECORD, LOCKS, META
 from ghcoord.errors import Denied, LeaseLost, NewerSchema, RevisionMismatch
 from ghcoord.model.task import State
 from ghcoord.store.base import ROOT_RECORD
-from ghcoord.store.bundle import load_bundle
 from ghcoord.store.heads import stamp_of
 from ghcoord.store.takeover import SCHEMA
-from tests.coord.world import PREFIX, Daemon, World, kinds
+from ghcoord.store.unbundle import load_bundle
+from tests.coord.world import PREFIX, Daemon, World, edited, kinds, where
 from tests.store.gitrepo import fsck
 
 BUNDLE = Path(__file__).parents[1] / "data" / "schema1.bundle"
@@ -114,6 +114,22 @@ def test_interrupted_it_is_finished_by_the_next(old: World) -> None:
     assert 1 == old.open().migrated_from
     assert {SCHEMA} == set(schemas(old).values())
     old.check_index()
+
+
+def test_with_edits_by_hand_on_top(old: World) -> None:
+    """What people committed to the older hub since its last writer is adopted as ever, broken records too."""
+    path = where("task", "waits-3")
+    old.put(FLEET, {path: edited(old.files(FLEET)[path], priority=9), where("task", "waits-4"): b"{"})
+    key = where("key", "plain")
+    old.put("memory/global", {key: edited(old.files("memory/global")[key], value="by hand")})
+    hub = old.open()
+    assert 1 == hub.migrated_from
+    tasks = old.check_index()
+    assert (9, "waits-4") == (tasks["waits-3"].priority, tasks["waits-4"].id)
+    assert "by hand" == hub.memory.get("plain")
+    assert {"guarded", "plain", "short-lived"} == set(hub.memory.list())
+    assert "waits-3" == Daemon(hub, "w2", tools=("build",)).lease()[0].id
+    assert [] == hub.repair(dry_run=True)
 
 
 def test_a_late_writer_of_the_older_version(old: World) -> None:

@@ -77,38 +77,38 @@ def test_the_queues_index(both: World) -> None:
     assert 5 == len(Daemon(hub).lease(5))
 
 
-def test_the_index_of_keys(both: World) -> None:
+def test_the_index_of_keys(world: World) -> None:
     """The same for a namespace."""
-    hub = both.open()
+    hub = world.open()
     for n in range(5):
         hub.memory.set(f"k{n}", n)
     path = where("key", "k3")
-    forged(both, SPACE, {path: None})
-    (one,) = both_ways(both, hub)
+    forged(world, SPACE, {path: None})
+    (one,) = both_ways(world, hub)
     assert ("index", SPACE) == (one.check, one.space)
     assert ["k0", "k1", "k2", "k4"] == hub.memory.list()
 
 
-def test_broken_records(both: World) -> None:
+def test_broken_records(world: World) -> None:
     """Records that cannot be read are set aside, with the reason, and what follows from them is made anew."""
-    hub = both.open()
+    hub = world.open()
     hub.tasks.submit("echo", {}, id="good")
     hub.tasks.submit("echo", {}, id="bad")
-    forged(both, FLEET, {where("task", "bad"): b"{"})
-    broken, index = both_ways(both, hub)
+    forged(world, FLEET, {where("task", "bad"): b"{"})
+    broken, index = both_ways(world, hub)
     assert ("records", f"{where('task', 'bad')} set aside in broken/") == (broken.check, broken.what)
     assert "is not JSON" in broken.why
     assert "index" == index.check
-    assert {"good"} == set(both.check_index())
-    assert b"{" == both.files(FLEET)[f"broken/{where('task', 'bad')}"]
+    assert {"good"} == set(world.check_index())
+    assert b"{" == world.files(FLEET)[f"broken/{where('task', 'bad')}"]
     assert "repaired" in kinds(hub)
 
 
-def test_what_people_broke_a_moment_ago(both: World) -> None:
+def test_what_people_broke_a_moment_ago(world: World) -> None:
     """Their commits are adopted on the way: the last readable version comes back."""
-    hub = both.open()
+    hub = world.open()
     hub.memory.set("k", "good")
-    both.put(SPACE, {where("key", "k"): b"{"})
+    world.put(SPACE, {where("key", "k"): b"{"})
     planned = hub.repair(dry_run=True)
     assert ["records", "index"] == [one.check for one in planned]
     hub.repair()
@@ -116,30 +116,30 @@ def test_what_people_broke_a_moment_ago(both: World) -> None:
     assert [] == hub.repair()
 
 
-def test_settings_and_root_records(both: World) -> None:
+def test_settings_and_root_records(world: World) -> None:
     """Settings lose what cannot be used, and a root record that cannot be read is written anew."""
-    hub = both.open()
+    hub = world.open()
     hub.config.set("locks.ttl", 9)
     hub.memory.set("k", 1)
     record = {"locks.ttl": "soon", "quota.locks": 3, "newer": 1}
-    both.put(META, {SETTINGS_RECORD: json.dumps(record).encode()})
-    both.put(SPACE, {ROOT_RECORD: b"?"})
-    done = both_ways(both, hub)
+    world.put(META, {SETTINGS_RECORD: json.dumps(record).encode()})
+    world.put(SPACE, {ROOT_RECORD: b"?"})
+    done = both_ways(world, hub)
     assert {("root", SPACE), ("settings", META)} == {(one.check, one.space) for one in done}
     assert {"quota.locks": 3} == hub.config.given()
-    assert 0 < json.loads(both.files(SPACE)[ROOT_RECORD])["revision"]
+    assert 0 < json.loads(world.files(SPACE)[ROOT_RECORD])["revision"]
 
 
-def test_workers_that_are_gone(both: World) -> None:
+def test_workers_that_are_gone(world: World) -> None:
     """What they held is recovered; locks that are over are removed."""
-    hub = both.open()
+    hub = world.open()
     daemon = Daemon(hub)
     hub.tasks.submit("echo", {}, id="one")
     daemon.lease()
     hub.locks.acquire("held", "w1", ttl=1e6)
     hub.locks.acquire("over", "somebody", ttl=5)
-    both.runtime.advance(60)
-    done = both_ways(both, hub)
+    world.runtime.advance(60)
+    done = both_ways(world, hub)
     assert {
         ("locks", "1 locks removed", "their leases are over"),
         ("workers", "1 tasks and 1 locks taken from 'w1'", "its lease is over"),

@@ -13,6 +13,7 @@ from ghcoord.coord.observer import SAVE_EVERY, Observer
 from ghcoord.errors import Corrupt, NewerSchema, NotFound
 from ghcoord.model.codec import stamp
 from ghcoord.model.lease import Lease
+from ghcoord.store.takeover import SCHEMA
 from ghcoord.testing.clock import START, ManualRuntime
 from tests.coord.world import Daemon, World
 
@@ -246,9 +247,9 @@ def test_a_newer_hub_is_refused(both: World, make: bool) -> None:
     """Also by ``init``: nothing is written to it."""
     both.open()
     record = json.loads(both.files("meta")["hub.json"])
-    both.put("meta", {"hub.json": json.dumps({**record, "schema": 2}).encode()})
+    both.put("meta", {"hub.json": json.dumps({**record, "schema": SCHEMA + 1}).encode()})
     heads = both.store().heads()
-    with pytest.raises(NewerSchema, match="the hub has schema 2, this ghcoord knows 1: upgrade"):
+    with pytest.raises(NewerSchema, match=f"the hub has schema {SCHEMA + 1}, this ghcoord knows {SCHEMA}: upgrade"):
         open_hub(both.store(), both.runtime, Settings(), actor="me", state=Path("/nonexistent"), make=make)
     assert heads == both.store().heads()
 

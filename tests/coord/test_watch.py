@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ghcoord.coord.memory import Change
+from ghcoord.coord.memory_watch import DOUBT
 from ghcoord.errors import (
     Corrupt,
     GhcoordError,
@@ -218,12 +219,32 @@ class Forgetful(WrappedStore):
 
 
 def test_a_watch_sees_a_vanished_namespace(world: World, watched: Callable[..., Watched]) -> None:
-    """A deleted branch is the end of its keys."""
+    """A deleted branch is the end of its keys, once it is certain that no answer lagged behind."""
     hub = world.open()
     hub.memory.set("k", 1)
     watch = watched(hub, "k")
     world.set_head(SPACE, None)
+    assert [] == watch.seen()
+    world.runtime.advance(DOUBT)
     assert [("deleted", "k", None)] == watch.seen()
+
+
+def test_an_answer_that_lags_behind_takes_nothing_back(world: World, watched: Callable[..., Watched]) -> None:
+    """An older state that shows for a moment is no change, nor is what follows it."""
+    hub = world.open()
+    hub.memory.set("k", 1)
+    watch = watched(hub, "", prefix=True)
+    old = world.store().heads()[SPACE]
+    hub.memory.set("k", 2)
+    hub.memory.set("j", 2)
+    assert [("set", "k", 2), ("set", "j", 2)] == watch.seen()
+    new = world.store().heads()[SPACE]
+    world.set_head(SPACE, old)
+    assert [] == watch.seen()
+    world.set_head(SPACE, new)
+    assert [] == watch.seen()
+    hub.memory.set("k", 3)
+    assert [("set", "k", 3)] == watch.seen()
 
 
 def test_a_watch_sees_what_people_edit(world: World, watched: Callable[..., Watched]) -> None:

@@ -219,6 +219,7 @@ def test_health_waits_for_a_commit_that_is_made_anyway(world: World) -> None:
     """A tick with nothing but new health commits nothing; with a renewal it is published, and stays when not said."""
     hub = world.open()
     daemon = Daemon(hub)
+    daemon.beat()
     before = hub.commits
     daemon.beat(health=Health(cpu=1.0))
     assert before == hub.commits

@@ -206,7 +206,7 @@ def check_queue(snapshot: Snapshot, tasks: Mapping[str, Task]) -> None:
         for folder, at in ((layout.REOPENING, gate.reopens_at), (layout.FORGETTING, gate.forget_at)):
             if at is not None:
                 expected.add(layout.due_path(folder, at.timestamp(), encode_component(key)))
-        assert gate.reopens_at is None or (key in lines and gate.rate is not None)
+        assert gate.reopens_at is None or (key in lines and gate.rate is not None and not gate.full)
         assert gate.forget_at is not None or not gate.starts or key in lines
     assert expected == found
     states = Counter(task.state for task in tasks.values())

@@ -96,11 +96,13 @@ def python_reference() -> str:
     """The page of the Python API, from signatures and docstrings."""
     import ghcoord
     from ghcoord import config, errors
-    from ghcoord.coord import events, keepalive, locks, memory, tasks, workers
+    from ghcoord.bootstrap import import_hub
+    from ghcoord.coord import care, config_record, events, keepalive, locks, memory, repair, tasks, workers
     from ghcoord.execution import worker as daemon
     from ghcoord.hub import Hub
     from ghcoord.model import lock, task, tool, worker
     from ghcoord.model import memory as entries
+    from ghcoord.store import bundle
 
     parts = [
         "# Python",
@@ -109,6 +111,7 @@ def python_reference() -> str:
         "Durations are seconds. Times are aware `datetime`s in UTC. Everything may be shared between threads.",
         "## Opening a hub",
         _function("ghcoord.connect", ghcoord.connect),
+        _function("ghcoord.bootstrap.import_hub", import_hub),
         _class(Hub, leave_out={"beat"}),
         "## Parts of a hub",
         _class(locks.Locks, "hub.locks"),
@@ -116,6 +119,7 @@ def python_reference() -> str:
         _class(tasks.Tasks, "hub.tasks"),
         _class(workers.Workers, "hub.workers", leave_out={"recover_dead"}),
         _class(memory.Memory, "hub.memory"),
+        _class(config_record.HubSettings, "hub.config"),
         _class(tool.ToolRegistry, "hub.tools"),
         "## Running tasks",
         _class(daemon.WorkerDaemon, constructor=True),
@@ -125,6 +129,7 @@ def python_reference() -> str:
         *(_class(kind) for kind in (lock.Lock, task.Task, task.TaskResult, tasks.Submission)),
         *(_class(kind) for kind in (worker.Worker, workers.Registration)),
         *(_class(kind) for kind in (entries.MemoryEntry, memory.FencedBy, memory.Change, events.Event)),
+        *(_class(kind) for kind in (care.GcReport, bundle.Written, repair.Repair, config_record.SettingState)),
         "## Settings",
         *(_class(kind) for kind in (config.Settings, config.LockSettings, config.WorkerSettings)),
         "## Errors",

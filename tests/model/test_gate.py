@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ghcoord.model import gate as model
 from ghcoord.model.codec import ms_of, stamp
-from ghcoord.model.gate import UNLIMITED, Gate
-from ghcoord.model.task import MAX_RATE, Limit
+from ghcoord.model.gate import MAX_STARTS, UNLIMITED, Gate
+from ghcoord.model.task import Limit
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """Other work on the machine must not fail a test."""
@@ -31,7 +31,8 @@ def gate(**fields: object) -> Gate:
         ({"rate": 2, "period": 10}, 2),
         ({"rate": 2, "period": 10, "starts": [stamp(NOW - 9.999)]}, 1),
         ({"rate": 2, "period": 10, "starts": [stamp(NOW - 10)]}, 2),
-        ({"rate": 2, "period": 10, "starts": [stamp(NOW + 3), stamp(NOW + 3)]}, 0),
+        ({"rate": 2, "period": 10, "starts": [stamp(NOW + 3), stamp(NOW + 9.999)]}, 0),
+        ({"rate": 2, "period": 10, "starts": [stamp(NOW + 3), stamp(NOW + 10)]}, 1),
         ({"rate": 2, "period": 0.0004, "starts": [stamp(NOW)] * 2}, 0),
         ({"rate": 5, "period": 10, "concurrency": 4, "running": 3, "starts": [stamp(NOW)] * 3}, 1),
     ],
@@ -44,10 +45,11 @@ def test_room_is_what_both_limits_leave(fields: dict[str, object], room: int) ->
 def test_when_the_window_moves_on() -> None:
     """The next start is possible when the oldest of as many starts as may be leaves the window."""
     full = gate(rate=2, period=10, starts=[stamp(NOW), stamp(NOW + 1), stamp(NOW + 4)])
-    assert (NOW + 11, NOW + 14) == (full.next_room(), full.ends_at())
+    assert (NOW + 11, NOW + 16) == (full.next_room(NOW + 5), full.ends_at())
     assert (0, 1) == (full.room(NOW + 10.999), full.room(NOW + 11))
-    assert None is gate(rate=2, period=10, starts=[stamp(NOW)]).next_room()
-    assert None is gate(concurrency=1, running=1).next_room()
+    assert NOW + 14 == full.next_room(NOW + 11)
+    assert None is full.next_room(NOW + 14)
+    assert None is gate(concurrency=1, running=1).next_room(NOW)
     assert None is gate().ends_at()
 
 
@@ -58,7 +60,7 @@ def test_when_the_window_moves_on() -> None:
     tries=st.lists(st.tuples(st.floats(0, 2), st.floats(-1, 1), st.integers(0, 5)), max_size=40),
 )
 def test_no_window_has_too_many_starts(rate: int, period: float, tries: list[tuple[float, float, int]]) -> None:
-    """As the clocks of the machines that lease show it, though each is up to a second off."""
+    """As the clocks of the machines that lease show it, though each is up to a second off; and soon there is room."""
     one = gate(rate=rate, period=period)
     clock, shown = NOW, list[int]()
     for passed, off, wanted in tries:
@@ -67,9 +69,20 @@ def test_no_window_has_too_many_starts(rate: int, period: float, tries: list[tup
         started = min(wanted, one.room(now))
         shown += [ms_of(stamp(now).timestamp())] * started
         one = model.pruned(model.moved(one, stopped=0, started=started, now=now), now)
+        reopens = one.next_room(now)
+        assert one.room(now) > 0 or (reopens is not None and one.room(reopens) > 0)
+        assert one.room(now) > 0 or reopens is None or reopens - now <= 2 * period + 2.1
     shown.sort()
     assert all(last - first >= period * 1000 for first, last in zip(shown, shown[rate:], strict=False))
-    assert len(one.starts) <= MAX_RATE
+    assert len(one.starts) <= MAX_STARTS
+    assert () == model.pruned(one, clock + 2 * period + 9).starts
+
+
+def test_a_clock_that_went_far_ahead_holds_up_nobody() -> None:
+    """Starts of an hour that has not come yet do not count now."""
+    one = gate(rate=1, period=10, starts=[stamp(NOW + 3600)])
+    assert 1 == one.room(NOW)
+    assert 0 == one.room(NOW + 3595)
 
 
 def test_a_gate_follows_its_tasks() -> None:
@@ -78,6 +91,6 @@ def test_a_gate_follows_its_tasks() -> None:
     one = model.moved(one, stopped=0, started=2, now=NOW)
     assert (2, (stamp(NOW),) * 2) == (one.running, one.starts)
     earlier = model.moved(one, stopped=1, started=1, now=NOW - 5)
-    assert (2, stamp(NOW)) == (earlier.running, earlier.starts[-1])
+    assert (2, stamp(NOW - 5)) == (earlier.running, earlier.starts[0])
     assert 0 == model.moved(one, stopped=9, started=0, now=NOW).running
     assert () == model.pruned(model.limited(one, Limit(key="k", concurrency=1)), NOW).starts

@@ -98,12 +98,12 @@ def try_names(examples: int) -> None:
 
 def test_folders_overlap_as_brute_force_says() -> None:
     """Whole paths, with ``**`` anywhere: as an enumeration of the paths says."""
-    try_folders(250)
+    try_folders(120)
 
 
 def test_names_overlap_as_brute_force_says() -> None:
     """Within one segment: stars, single characters, sets and what they leave out."""
-    try_names(250)
+    try_names(120)
 
 
 @pytest.mark.slow

@@ -196,7 +196,7 @@ def simulate(seed: int, kind: str, *, mixed: bool = False) -> tuple[Simulation, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seeds", [10, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [5, pytest.param(150, marks=pytest.mark.slow)])
 def test_every_kind_keeps_its_promise(kind: str, seeds: int) -> None:
     """Never more inside than there is room for, first come first served past the silent only, nobody waits for ever."""
     passed = crashes = granted = 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import pygit2
 import pytest
 
 from ghcoord.clock import SystemRuntime
@@ -16,6 +18,7 @@ from ghcoord.errors import Corrupt, Denied, Unavailable, Unsupported
 from ghcoord.store.base import Collected, Oid
 from ghcoord.store.inmemory import MemoryStore
 from ghcoord.store.local import LocalStore
+from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.transact import Transactor
 from ghcoord.testing.collect_contract import CollectContract, collect, history
 from ghcoord.testing.contract import HubUnderTest, content
@@ -41,12 +44,6 @@ class TestLocal(CollectContract):
         return under_test(make_hub(tmp_path / "hub.git"))
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A hub's repository."""
-    return make_hub(tmp_path / "hub.git")
-
-
 def fill(path: Path, commits: int = 20, space: str = "fleet") -> list[Oid]:
     """Commits to collect, oldest first, in directories large enough for differences."""
     hub, store = under_test(path), open_store(path)
@@ -55,6 +52,32 @@ def fill(path: Path, commits: int = 20, space: str = "fleet") -> list[Oid]:
         changes = {f"d/{n % 3}/{i}": b"%d of %d" % (i, n) for i in range(n % 7, 40, 7)}
         made.append(hub.put(store, space, {**changes, "n": b"%d" % n}, n + 1))
     return made
+
+
+class Filled(NamedTuple):
+    """A hub of twenty commits, oldest first."""
+
+    path: Path
+    made: list[Oid]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    """Made once, since a commit is flushed to disk."""
+    path = make_hub(tmp_path_factory.mktemp("template") / "hub.git")
+    return Filled(path, fill(path))
+
+
+@pytest.fixture
+def path(template: Filled, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(template.path, tmp_path / "hub.git", symlinks=True)
+
+
+@pytest.fixture
+def made(template: Filled) -> list[Oid]:
+    """Its commits."""
+    return template.made
 
 
 def packs(path: Path) -> list[str]:
@@ -79,9 +102,8 @@ def collect_telling(store: LocalStore, tell: Callable[[str, int], None], *cut: O
 # -- git
 
 
-def test_git_lives_with_it(path: Path, tmp_path: Path) -> None:
+def test_git_lives_with_it(path: Path, made: list[Oid], tmp_path: Path) -> None:
     """Afterwards fsck is content, a new clone works, and pushes of a new and of an older clone arrive."""
-    made = fill(path)
     hub = under_test(path)
     git(tmp_path, "clone", "-q", "-b", "ghcoord/fleet", f"file://{path}", "older")
     hub.put(open_store(path), "fleet", {"later": b"1"}, 30)
@@ -105,9 +127,8 @@ def test_git_lives_with_it(path: Path, tmp_path: Path) -> None:
     fsck(path)
 
 
-def test_a_push_may_bring_back_what_was_cut(path: Path, tmp_path: Path) -> None:
+def test_a_push_may_bring_back_what_was_cut(path: Path, made: list[Oid], tmp_path: Path) -> None:
     """A person restores files of a commit that is being collected while they push: nothing is missing afterwards."""
-    made = fill(path)
     git(tmp_path, "clone", "-q", "-b", "ghcoord/fleet", f"file://{path}", "clone")
     git(tmp_path / "clone", "checkout", "-q", made[2], "--", ".")
     git(tmp_path / "clone", "commit", "-q", "-am", "as it was")
@@ -122,9 +143,8 @@ def test_a_push_may_bring_back_what_was_cut(path: Path, tmp_path: Path) -> None:
         assert b"2" == content(store, store.heads()["fleet"])["n"]
 
 
-def test_gits_own_gc_may_run_too(path: Path) -> None:
+def test_gits_own_gc_may_run_too(path: Path, made: list[Oid]) -> None:
     """Before, in the middle of it and afterwards, with summaries of its own."""
-    made = fill(path)
     git(path, "gc", "-q", "--prune=now")
     git(path, "multi-pack-index", "write")
     git(path, "commit-graph", "write", "--reachable")
@@ -141,17 +161,16 @@ def test_gits_own_gc_may_run_too(path: Path) -> None:
 # -- beside others
 
 
-def test_writers_go_on_at_every_stage(path: Path) -> None:
+def test_writers_go_on_at_every_stage(path: Path, made: list[Oid]) -> None:
     """What is committed while packs are written and merged, and what comes back from the cut past, is all there."""
-    made = fill(path, 40)
     hub, writer = under_test(path), open_store(path)
     past = content(writer, made[1])
     expected: dict[str, bytes] = {}
 
     def write(stage: str) -> Callable[[], None]:
         def run() -> None:
-            # Forty commits: packs of before and after are merged with each other.
-            for n in range(40):
+            # Twenty commits: packs of before and after are merged with each other.
+            for n in range(20):
                 expected[f"{stage}/{n}"] = b"%d" % n
                 hub.put(writer, "fleet", {f"{stage}/{n}": b"%d" % n}, 100 + n)
             hub.put(writer, "fleet", {"again": past["n"], **{f"old/{name}": data for name, data in past.items()}}, 200)
@@ -167,9 +186,8 @@ def test_writers_go_on_at_every_stage(path: Path) -> None:
         assert past == {name.removeprefix("old/"): data for name, data in files.items() if name.startswith("old/")}
 
 
-def test_one_at_a_time(path: Path) -> None:
+def test_one_at_a_time(path: Path, made: list[Oid]) -> None:
     """A second collection is refused while one runs, and the first one ends as if alone."""
-    made = fill(path)
     refused: list[str] = []
 
     def second() -> None:
@@ -182,9 +200,8 @@ def test_one_at_a_time(path: Path) -> None:
     assert (15, 5) == (done.commits, done.commits_cut)
 
 
-def test_a_push_in_progress_postpones(path: Path) -> None:
+def test_a_push_in_progress_postpones(path: Path, made: list[Oid]) -> None:
     """While git checks a push nothing is removed; what a killed push left a day ago stands in nobody's way."""
-    made = fill(path)
     folder = path / "objects" / "tmp_objdir-incoming-x1y2z3"
     folder.mkdir()
     done = collect(open_store(path), made[10])
@@ -195,9 +212,8 @@ def test_a_push_in_progress_postpones(path: Path) -> None:
     assert made[:9:-1] == history(open_store(path), made[-1])
 
 
-def test_the_packs_become_one(path: Path) -> None:
+def test_the_packs_become_one(path: Path, made: list[Oid]) -> None:
     """Afterwards one pack is left, and packs that somebody wants kept."""
-    made = fill(path, 40)
     (path / "objects" / "pack" / "pack-0.keep").touch()
     collect(open_store(path), made[-1])
     assert ["pack", "idx", "keep"] == [name.rpartition(".")[2] for name in reversed(packs(path))]
@@ -205,12 +221,33 @@ def test_the_packs_become_one(path: Path) -> None:
     assert ["collecting", "lock"] == sorted(os.listdir(path / "ghcoord"))
 
 
+def test_entries_of_any_mode_are_kept(path: Path) -> None:
+    """Modes that git no longer writes count as git reads them, and a submodule's commit is not looked for here."""
+    repository = pygit2.Repository(str(path))
+    kinds = pygit2.enums.ObjectType
+
+    def write(kind: pygit2.enums.ObjectType, data: bytes) -> str:
+        return str(repository.odb.write(kind, data))
+
+    blob, other = write(kinds.BLOB, b"kept"), write(kinds.BLOB, b"kept too")
+    below = write(kinds.TREE, b"100664 file\0" + bytes.fromhex(other))
+    lines = [b"120000 a\0" + bytes.fromhex(blob), b"00040000 b\0" + bytes.fromhex(below), b"160000 c\0" + b"1" * 20]
+    tree = write(kinds.TREE, b"".join(lines))
+    who = b"a <a@b> 1 +0000"
+    text = f"tree {tree}\nparent {open_store(path).heads()['fleet']}\n".encode()
+    head = write(kinds.COMMIT, text + b"author " + who + b"\ncommitter " + who + b"\n\nby hand\n")
+    git(path, "update-ref", DEFAULT_PREFIX + "fleet", head)
+    collect(open_store(path), head)
+    store = open_store(path)
+    assert [b"kept", b"kept too"] == [store.blob(blob), store.blob(other)]
+    assert b"kept too" == Snapshot(store, "fleet", head).read("b/file")
+
+
 # -- where it is not offered, and damage
 
 
-def test_a_repository_with_more_than_a_hub_is_left_alone(path: Path, tmp_path: Path) -> None:
+def test_a_repository_with_more_than_a_hub_is_left_alone(path: Path, made: list[Oid], tmp_path: Path) -> None:
     """Other branches, reflogs and working folders may need what gc removes: it says so."""
-    made = fill(path)
     git(path, "update-ref", "refs/heads/main", made[3])
     with pytest.raises(Unsupported, match="remove refs/heads/main, or move the hub"):
         collect(open_store(path), made[10])
@@ -229,9 +266,8 @@ def test_a_repository_with_more_than_a_hub_is_left_alone(path: Path, tmp_path: P
         collect(LocalStore(ordinary, SystemRuntime()))
 
 
-def test_a_damaged_hub_is_left_alone(path: Path) -> None:
+def test_a_damaged_hub_is_left_alone(path: Path, made: list[Oid]) -> None:
     """Where an object in use is missing nothing is removed: that would hide what happened."""
-    made = fill(path)
     git(path, "repack", "-adq")
     (pack,) = (path / "objects" / "pack").glob("*.pack")
     whole = pack.read_bytes()
@@ -247,9 +283,8 @@ def test_a_damaged_hub_is_left_alone(path: Path) -> None:
     fsck(path)
 
 
-def test_a_full_disk_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_nothing(path: Path, made: list[Oid], monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says so, nothing is left behind, and the next run works."""
-    made = fill(path)
 
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
@@ -263,9 +298,8 @@ def test_a_full_disk_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert 10 == collect(open_store(path), made[10]).commits_cut
 
 
-def test_foreign_files_are_no_surprise(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_files_are_no_surprise(path: Path, made: list[Oid], monkeypatch: pytest.MonkeyPatch) -> None:
     """Who may not remove files is told which."""
-    made = fill(path)
 
     def refuse(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "Permission denied", str(self))
@@ -294,16 +328,15 @@ def kill_at(path: Path, cut: Oid, step: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.slow)])
-def test_killed_at_every_step(tmp_path: Path, stride: int) -> None:
+@pytest.mark.parametrize("stride", [31, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_at_every_step(template: Filled, tmp_path: Path, stride: int) -> None:
     """A collection killed at any step leaves a whole hub that can be written to, and the next one ends its work."""
-    template = make_hub(tmp_path / "template.git")
-    made = fill(template, 20)
-    files = content(open_store(template), made[-1])
+    made = template.made
+    files = content(open_store(template.path), made[-1])
     step, status = 0, -1
     while status != 0:
         path = tmp_path / f"{step}.git"
-        subprocess.run(["cp", "-a", str(template), str(path)], check=True)
+        shutil.copytree(template.path, path)
         status = kill_at(path, made[10], step)
         assert status in (0, -signal.SIGKILL)
         store = open_store(path)
@@ -317,6 +350,6 @@ def test_killed_at_every_step(tmp_path: Path, stride: int) -> None:
         assert 1 == value_of(open_store(path))
         assert [] == locks_left(path), step
         assert ["collecting", "lock"] == sorted(os.listdir(path / "ghcoord")), step
-        subprocess.run(["rm", "-rf", str(path)], check=True)
+        shutil.rmtree(path)
         step += stride
     assert step > 60

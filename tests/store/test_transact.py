@@ -20,6 +20,7 @@ from ghcoord.store.base import ROOT_RECORD, ChangeSet, Oid, Operation
 from ghcoord.store.inmemory import MemoryStore
 from ghcoord.store.message import MAX_EVENTS, read_events, read_summary
 from ghcoord.store.snapshot import Snapshot
+from ghcoord.store.takeover import SCHEMA
 from ghcoord.store.transact import Transactor
 from ghcoord.store.tx import MAX_EVENT, Overlay, SpaceView, Tx
 from ghcoord.testing.clock import START, ManualRuntime
@@ -173,7 +174,7 @@ def test_events_alone_are_committed(transactor: Transactor, store: MemoryStore) 
     assert {"at": START, "kind": "lock refused", "lock": "x"} == event
     assert "locks: lock refused x" == read_summary(message(store, "locks"))
     root = Snapshot(store, "locks", store.heads()["locks"]).read(ROOT_RECORD)
-    assert {"revision": revision, "schema": 1, "space": "locks"} == json.loads(root or b"")
+    assert {"revision": revision, "schema": SCHEMA, "space": "locks"} == json.loads(root or b"")
 
 
 def test_only_changed_spaces_are_written(transactor: Transactor, store: MemoryStore) -> None:

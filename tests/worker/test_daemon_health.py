@@ -65,13 +65,15 @@ def test_health_costs_no_commit(hub: Hub) -> None:
     deadline = time.monotonic() + 10
     while hub.workers.get("w1") is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert record(hub).health is not None, "from the registration on"
-    before, began = hub.commits, time.monotonic()
-    time.sleep(0.55)
-    renewals, elapsed = hub.commits - before, time.monotonic() - began
-    daemon.stop()
-    thread.join(10)
-    assert 1 <= renewals <= elapsed * 3 + 2, "one every third of a second, however often the load changes"
+    try:
+        assert record(hub).health is not None, "from the registration on"
+        before, began = hub.commits, time.monotonic()
+        time.sleep(0.55)
+        renewals, elapsed = hub.commits - before, time.monotonic() - began
+        assert 1 <= renewals <= elapsed * 3 + 2, "one every third of a second, however often the load changes"
+    finally:
+        daemon.stop()
+        thread.join(10)
 
 
 def test_a_running_daemon_says_how_it_is(hub: Hub, work: Callable[..., Summary], tmp_path: Path) -> None:

@@ -168,3 +168,54 @@ def test_a_hub_drain_request_is_followed(hub: Hub, work: Callable[..., Summary])
     thread.join(timeout=10)
     assert not thread.is_alive()
     assert [] == hub.workers.list()
+
+
+def test_limits_hold_for_what_really_runs(hub: Hub, work: Callable[..., Summary]) -> None:
+    """With slots to spare and tasks leased ahead, a key's tasks run one at a time, and start at their rate."""
+    lock, running, most, starts = threading.Lock(), [0], [0], list[float]()
+
+    @hub.tools.register("alone")
+    def alone() -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.01)
+        with lock:
+            running[0] -= 1
+
+    @hub.tools.register("slow")
+    def slow() -> None:
+        starts.append(time.monotonic())
+
+    hub.tasks.submit_many([Submission("echo", {"message": str(n)}) for n in range(40)])
+    hub.tasks.submit_many([Submission("alone", key="a", concurrency=1) for _ in range(8)])
+    hub.tasks.submit_many([Submission("slow", key="s", rate=(2, 0.5)) for _ in range(5)])
+    assert 53 == work(slots=4).succeeded
+    assert 1 == most[0]
+    assert all(later - earlier > 0.3 for earlier, later in zip(starts, starts[2:], strict=False)), starts
+
+
+def test_a_daemon_whose_slots_are_all_busy_does_what_is_due(hub: Hub, work: Callable[..., Summary]) -> None:
+    """A scheduled task is queued at its time, so that others can take it; and then run."""
+    go_on = threading.Event()
+
+    @hub.tools.register("long")
+    def long() -> None:
+        go_on.wait(10)
+
+    hub.tasks.submit("long")
+    thread = threading.Thread(target=work, kwargs={"poll": 5.0, "ttl": 60.0})
+    thread.start()
+    try:
+        deadline = time.monotonic() + 10
+        while hub.tasks.counts()["leased"] == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        later = hub.tasks.submit("echo", {"message": "now"}, not_before=0.5)
+        while getattr(hub.tasks.get(later.id), "state", "") != "queued":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        go_on.set()
+        thread.join()
+    assert "succeeded" == getattr(hub.tasks.get(later.id), "state", "")

@@ -14,6 +14,9 @@ from ghcoord.model.requirements import Need, Offer
 from ghcoord.model.task import State, Task
 from ghcoord.store.tx import Tx
 
+PASSED = 100
+"""Tasks with a key that are passed over, when there is no slot for them, until no others are looked for."""
+
 STRAYS = 20
 """Index files without a task that are looked at to learn what a line is for."""
 
@@ -57,11 +60,11 @@ class _Merge:
         return heapq.heappop(self._heap) if self._heap else None
 
 
-def choose(tx: Tx, worker_id: str, offer: Offer, count: int, room: int) -> list[Task]:
+def choose(tx: Tx, worker_id: str, offer: Offer, count: int, room: int, ahead: int = 0) -> list[Task]:
     """The best ``count`` queued tasks for ``offer``, meant for anybody or for this worker, in order.
 
     Their records have at most ``room`` bytes in all.  Tasks behind a gate are
-    chosen as far as it lets them start.
+    chosen as far as it lets them start, and not for the last ``ahead`` places.
     """
     merge = _Merge()
     for top in (READY, layout.assigned_top(worker_id)):
@@ -71,11 +74,16 @@ def choose(tx: Tx, worker_id: str, offer: Offer, count: int, room: int) -> list[
     chosen: list[Task] = []
     left: dict[str, int] = {}
     shut: set[str] = set()
+    passed = 0
     while len(chosen) < count and (one := merge.pop()) is not None:
         task, size = lookup.sized(tx, one.task_id) or (None, 0)
         key = records.key_of(task) if task is not None else None
         if task is None or task.state is not State.QUEUED or layout.line_path(task) != one.path:
             _forget(tx, one)
+        elif key is not None and len(chosen) >= count - ahead:
+            passed += 1
+            if passed >= PASSED:
+                break
         elif key is not None and left.setdefault(key, gates.room(tx, key)) <= 0:
             shut.add(key)
         else:
@@ -85,7 +93,7 @@ def choose(tx: Tx, worker_id: str, offer: Offer, count: int, room: int) -> list[
             chosen.append(task)
             if key is not None:
                 left[key] -= 1
-                if one.behind is None:
+                if one.behind is None and left[key] > 0:
                     merge.add(one.line, _following(tx, key, one), behind=key)
         if one.behind is None or left.get(one.behind, 1) > 0:
             merge.add(one.line, one.rest, one.behind)

@@ -95,7 +95,7 @@ def settle(tx: Tx, gate: Gate) -> Gate | None:
         tx.delete(FLEET, f"{INDEX}/{path}")
     for path in set(exposed) - set(gate.exposed):
         tx.write(FLEET, f"{INDEX}/{path}", layout.MARKER)
-    reopens = gate.next_room() if waiting and not is_open and not gate.full else None
+    reopens = gate.next_room(tx.now) if waiting and not is_open and not gate.full else None
     forget = None if waiting or not gate.starts else gate.ends_at()
     if gate.forget_at is not None and (gate.starts or waiting or gate.running):
         forget = gate.forget_at.timestamp()  # looks again then, which costs less than to move it with each start

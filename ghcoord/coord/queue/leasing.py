@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from ghcoord.coord import layout
 from ghcoord.coord.layout import ASSIGNED, FLEET, LEASED
@@ -34,19 +35,27 @@ UNASSIGN_PAGE = 500
 """Tasks meant for a worker that one transaction puts back for all, at most."""
 
 
-def lease(tx: Tx, worker: Worker, tools: Iterable[str], count: int, held: Sequence[Task] | None = None) -> list[Task]:
+UNASSIGN_BYTES = 2 * 1024 * 1024
+"""Bytes of their records, a single larger one apart: several workers may be recovered in one commit."""
+
+
+def lease(
+    tx: Tx, worker: Worker, tools: Iterable[str], count: int, held: Sequence[Task] | None = None, ahead: int = 0
+) -> list[Task]:
     """Lease the best ``count`` queued tasks that ``worker`` can run with ``tools``, in order.
 
     Fewer when there are fewer, or when all that the worker holds would no
     longer fit into one commit: then it could not be taken back at once.
-    ``held`` is what it holds already, where the caller knows.
+    ``held`` is what it holds already, where the caller knows.  For ``ahead`` of
+    the tasks there is no slot yet: those have no key, whose limits are for
+    tasks that start.
     """
     if count <= 0:
         return []
     offer = worker.capabilities.offer._replace(tools=frozenset(tools))
     present = leased_to(tx, worker.id) if held is None else held
     room = HELD_BYTES - sum(records.size_of(tx, task) for task in present)
-    chosen = choose(tx, worker.id, offer, count, room)
+    chosen = choose(tx, worker.id, offer, count, room, ahead)
     if not chosen:
         return []
     granted = [(task, model.lease(task, worker.id, now=tx.now, revision=tx.revision)) for task in chosen]
@@ -172,7 +181,8 @@ def leased_to(tx: Tx, worker: str) -> list[Task]:
 
 def assigned_to(tx: Tx, worker: str) -> Iterator[Task]:
     """The queued tasks that are meant for ``worker``, in no particular order."""
-    for task_id in _ids(tx, layout.assigned_top(worker)):
+    # The first of a line behind a gate lies there twice.
+    for task_id in dict.fromkeys(_ids(tx, layout.assigned_top(worker))):
         task = records.get(tx, task_id)
         if (
             task is not None
@@ -190,20 +200,26 @@ def _ids(tx: Tx, top: str) -> Iterator[str]:
 def holders(tx: Tx) -> set[str]:
     """Ids of the workers that hold tasks, or for which queued ones are meant."""
     found = set()
-    for top in (LEASED, ASSIGNED):
+    for top, place in ((LEASED, layout.leased_top), (ASSIGNED, layout.assigned_top)):
         for folder in tx.names(FLEET, top):
             tasks = (records.get(tx, task_id) for task_id in _ids(tx, f"{top}/{folder}"))
-            names = (task.worker for task in tasks if task is not None)
-            name = next((name for name in names if name is not None), None)
-            if name is not None:
-                found.add(name)
+            names = (_concerns(task, top) for task in tasks if task is not None)
+            here = (name for name in names if name is not None and place(name) == f"{top}/{folder}")
+            found |= set(islice(here, 1))
     return found
+
+
+def _concerns(task: Task, top: str) -> str | None:
+    """The worker below whose name in ``top`` the task belongs."""
+    if top == LEASED:
+        return task.lease.worker if task.lease is not None else None
+    return task.assigned.worker if task.assigned is not None and task.state is State.QUEUED else None
 
 
 def unassign_all(tx: Tx, worker: str, limit: int = UNASSIGN_PAGE) -> int:
     """Put queued tasks that are meant for ``worker`` back for all, at most ``limit``; returns how many."""
     changes: dict[str, tuple[Task, Task]] = {}
-    room = HELD_BYTES
+    room = UNASSIGN_BYTES
     for task in assigned_to(tx, worker):
         room -= records.size_of(tx, task)
         if len(changes) >= limit or (changes and room < 0):

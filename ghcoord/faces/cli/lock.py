@@ -113,12 +113,13 @@ def release(
         bool, typer.Option("--all", help="At once, however often it was entered; without NAME every lock of --owner.")
     ] = False,
     paths: Paths = None,
+    yes: Yes = False,
 ) -> None:
     """Give a lock up; with --all and no NAME every lock of an owner.
 
     A lock that its holder entered several times is released as often, or with
     --all at once. Exits 3 when nobody holds it, 4 when another owner does, 5
-    when --token is outdated.
+    when --token is outdated. Asked about many on a terminal, --yes answers.
 
     Example:
       ghcoord lock release deploy --owner ci-7
@@ -128,7 +129,10 @@ def release(
         if token is not None or owner is None:
             raise UsageError("--all without NAME takes --owner, and no --token")
         with open_hub() as hub:
-            count = hub.locks.release_all(_given(owner))
+            held = hub.locks.list(_given(owner), include_expired=True)
+            if held:
+                confirm(f"Release {text.counted(held)} of {owner!r}?", yes, unattended=True)
+            count = hub.locks.release_all(owner)
         respond({"owner": owner, "released": count}, lambda: say(f"{count} released"))
         return
     if name is None and not paths:
@@ -277,8 +281,9 @@ def force_unlock(
         holders = [lock for lock in target.holders(hub) if token in (None, lock.token)]
         if holders:
             first = holders[0]
-            more = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
-            confirm(f"Take {target.what} from {first.owner!r} ({text.left_text(hub, first)}){more}?", yes)
+            whose = f"{first.owner!r} ({text.left_text(hub, first)})"
+            many = f"End {text.counted(holders)}, each {'that overlaps' if paths else 'of'} {target.name!r}?"
+            confirm(f"Take {target.what} from {whose}?" if len(holders) == 1 and not paths else many, yes)
         ended = target.force_unlock(hub, token)
 
     def plain() -> None:

@@ -55,7 +55,7 @@ class Target:
     @property
     def what(self) -> str:
         """How messages call it."""
-        return f"the paths {self.name!r}" if self.paths else f"the lock {self.name!r}"
+        return f"the {'path ' if self.paths else ''}lock {self.name!r}"
 
     def holders(self, hub: Hub) -> list[Lock]:
         """The grants in the way, oldest first, also those whose lease is over and nobody has taken yet."""
@@ -216,8 +216,14 @@ def show_table(hub: Hub, locks: Sequence[Lock], empty: str = "no locks") -> None
     )
 
 
+def counted(locks: Sequence[Lock]) -> str:
+    """How many grants, and the first ones: ``3 locks (a by 'x', b by 'y', …)``."""
+    shown = [f"{lock.name} by {lock.owner!r}" for lock in locks[:3]] + (["…"] if len(locks) > 3 else [])
+    return f"{len(locks)} lock{'s' if len(locks) > 1 else ''} ({', '.join(shown)})"
+
+
 def need_holders(found: Sequence[Lock], target: Target) -> Sequence[Lock]:
     """``found`` if there are any; raises ``NotFound``."""
     if not found:
-        raise NotFound(f"{target.what} {'are' if target.paths else 'is'} free")
+        raise NotFound(f"{target.what} is free")
     return found

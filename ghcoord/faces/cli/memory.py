@@ -134,7 +134,7 @@ def history(
     key: Key,
     namespace: Namespace = "global",
     limit: Annotated[int, number("--limit", least=1, help="The newest N versions.")] = 20,
-    since: Annotated[int, number("--since", least=0, metavar="R", help="Only what came after this revision.")] = 0,
+    since: Annotated[int, number("--since", least=0, metavar="R", help="Only from this revision on.")] = 0,
 ) -> None:
     """Show what a key was set to, when and by whom, newest first.
 
@@ -149,7 +149,7 @@ def history(
     if not found:
         raise NotFound(
             f"the history of the namespace {namespace!r} has nothing of {key!r}"
-            + (f" after revision {since}" if since else "")
+            + (f" from revision {since} on" if since else "")
         )
     rows = [
         (one.revision or None, views.iso(one.at)[:19], one.by, one.kind, None if one.deleted else shown(one.value))
@@ -169,7 +169,7 @@ def watch(
     namespace: Namespace = "global",
     prefix: Annotated[bool, typer.Option("--prefix", help="Watch every key that starts with KEY.")] = False,
     since: Annotated[
-        int | None, number("--since", least=0, metavar="R", help="Go on from this revision instead of from now.")
+        int | None, number("--since", least=0, metavar="R", help="Begin with this revision instead of now.")
     ] = None,
     timeout: Annotated[float | None, duration("--timeout", help="End with exit code 9 after this time.")] = None,
     count: Annotated[int | None, number("--count", least=1, help="End after N changes.")] = None,
@@ -177,9 +177,10 @@ def watch(
     """Print each change of a key, one line each, until interrupted.
 
     With --json a line is a JSON object: kind is set, deleted, expired or
-    resync. The last of several quick changes is never missed. With --since,
-    the highest revision that was printed, nothing is missed in between; where
-    the history does not go back that far, resync comes and then every key.
+    resync. The last of several quick changes is never missed. --since takes
+    the highest revision that was printed and begins with what has it, so that
+    nothing is missed; where the history does not go back that far, resync
+    comes and then every key.
 
     Example:
       ghcoord memory watch config/ --prefix --count 1 --timeout 5m
