@@ -19,7 +19,7 @@ from ghcoord.store.tx import Tx
 _README = {
     META: "the hub's id, its schema and its settings",
     FLEET: "workers (`workers/`), tasks (`tasks/`) and the queue's index (`index/`)",
-    LOCKS: "locks and their fencing tokens (`locks/`)",
+    LOCKS: "locks and their fencing tokens (`locks/`, `paths/`), and figures of their use (`stats/`)",
 }
 
 

@@ -212,8 +212,7 @@ class Pursuit:
         if lock is not None:
             self._queued = False
             return Granted(lock, sent)
-        if place is not None:
-            self.pause = self._pause_at(place)
+        self.pause = self._pause_at(place or 0)
         return None
 
     def _waiter(self, now: float, left: float) -> Waiter:

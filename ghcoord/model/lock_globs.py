@@ -108,18 +108,14 @@ def _segment(text: str, pattern: str) -> list[Token]:
         char = text[at]
         if char == "*":
             if text[at + 1 : at + 2] == "*":
-                raise InvalidName(
-                    f"the pattern {pattern[:40]!a} has '**' within a name: it stands between '/' only"
-                )
+                raise InvalidName(f"the pattern {pattern[:40]!a} has '**' within a name: it stands between '/' only")
             found.append(STAR)
         elif char == "?":
             found.append(ANY)
         elif char == "[":
             end = text.find("]", at + 3 if text[at + 1 : at + 2] == "!" else at + 2)
             if end < 0:
-                raise InvalidName(
-                    f"the pattern {pattern[:40]!a} has a '[' without ']': write '[[]' for a plain one"
-                )
+                raise InvalidName(f"the pattern {pattern[:40]!a} has a '[' without ']': write '[[]' for a plain one")
             found.append(_set(text[at + 1 : end], pattern))
             at = end
         else:
@@ -139,15 +135,11 @@ def _set(text: str, pattern: str) -> Chars:
             high = rest[at + 2]
             at += 2
         if high < low:
-            raise InvalidName(
-                f"the pattern {pattern[:40]!a} has the range {low}-{high}, which is empty: turn it round"
-            )
+            raise InvalidName(f"the pattern {pattern[:40]!a} has the range {low}-{high}, which is empty: turn it round")
         ranges.append((low, high))
         at += 1
     if len(ranges) > MAX_SET:
-        raise InvalidName(
-            f"the pattern {pattern[:40]!a} has a set of {len(ranges)}: at most {MAX_SET} are accepted"
-        )
+        raise InvalidName(f"the pattern {pattern[:40]!a} has a set of {len(ranges)}: at most {MAX_SET} are accepted")
     return Chars(tuple(ranges), others)
 
 

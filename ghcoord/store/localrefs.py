@@ -41,6 +41,7 @@ class LocalRefs:
         self._git_dir = git_dir
         self._prefix = prefix
         self._own = git_dir / "ghcoord"
+        self._lock = self._own / "lock"
         self._intent = self._own / "intent.json"
         self._runtime = runtime
         self._packed: tuple[tuple[int, int, int], dict[str, Oid]] | None = None
@@ -78,7 +79,7 @@ class LocalRefs:
                 except BlockingIOError:
                     if self._runtime.monotonic() >= deadline:
                         raise Unavailable(
-                            f"another process has held {self._own / 'lock'} for {LOCK_TIMEOUT:.0f} s: "
+                            f"another process has held {self._lock} for {LOCK_TIMEOUT:.0f} s: "
                             "is one stopped? 'fuser' on that file names it"
                         ) from None
                 self._runtime.sleep(wait)
@@ -90,7 +91,7 @@ class LocalRefs:
             os.close(fd)
 
     def _open_lock(self, kind: int) -> int:
-        path = self._own / "lock"
+        path = self._lock
         try:
             try:
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -15,7 +15,8 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -143,13 +144,17 @@ def consolidate(folder: Path) -> None:
 
     The merged pack is on disk before the first of its sources disappears.
     """
-    with os.scandir(folder) as found:
-        names = {item.name for item in found}
+    names = set(os.listdir(folder))
+    present = Counter(name[: len("pack-g0")] for name in names if name.endswith(".idx"))
+    if any(present[f"pack-g{tier}"] >= FAN_IN for tier in range(MAX_TIER)):
+        _merge(folder, names)
+    _sweep(folder, names)
+
+
+def _merge(folder: Path, names: Collection[str]) -> None:
     tiers: dict[int, list[Path]] = {}
-    for name in names:
-        match = _OURS.fullmatch(name)
-        if match:
-            tiers.setdefault(int(match[1]), []).append(folder / name)
+    for match in filter(None, map(_OURS.fullmatch, names)):
+        tiers.setdefault(int(match[1]), []).append(folder / match[0])
     for tier in range(MAX_TIER):
         indexes = tiers.get(tier, [])
         if len(indexes) < FAN_IN:
@@ -166,13 +171,12 @@ def consolidate(folder: Path) -> None:
                 index.unlink()
                 index.with_suffix(".pack").unlink()
         tiers.setdefault(tier + 1, []).append(merged)
-    _sweep(folder, names)
 
 
-def _sweep(folder: Path, names: set[str]) -> None:
+def _sweep(folder: Path, names: Collection[str]) -> None:
     """Remove what killed writers left: temporary files, and packs that never got their index."""
     for name in names:
-        unfinished = _OUR_PACK.fullmatch(name) and f"{name.removesuffix('.pack')}.idx" not in names
+        unfinished = name.endswith(".pack") and f"{name[:-5]}.idx" not in names and _OUR_PACK.fullmatch(name)
         if unfinished or name.startswith("ghcoord-pack-g"):
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()

@@ -78,11 +78,11 @@ class Reach:
                 raw = line[-20:]
                 if raw in self._seen:
                     continue
-                kind = 0 if line.startswith(b"100644 ") else int(line[: line.index(b" ")], 8) & _KIND
-                if kind == _ELSEWHERE:
+                bits = 0 if line.startswith(b"100644 ") else int(line[: line.index(b" ")], 8) & _KIND
+                if bits == _ELSEWHERE:
                     continue
                 self._seen.add(raw)
-                if kind == _TREE:
+                if bits == _TREE:
                     todo.append((raw.hex(), path + b"/" + line[line.index(b" ") + 1 : -21]))
                 else:
                     yield Found(raw.hex(), "blob", None, b"")

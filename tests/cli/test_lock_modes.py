@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -209,7 +210,8 @@ def test_many_locks_are_counted_before_they_end(cli: Cli, monkeypatch: pytest.Mo
         return False
 
     monkeypatch.setattr("typer.confirm", refuse)
-    monkeypatch.setattr("io.StringIO.isatty", lambda stream: True)
+    terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("ghcoord.faces.cli.common.sys", terminal)
     assert 130 == cli("lock", "release", "--all", "--owner", "a").code
     assert 130 == cli("lock", "force-unlock", "x").code
     assert ["Release 2 locks (x by 'a', y by 'a') of 'a'?", "End 2 locks (x by 'a', x by 'b'), each of 'x'?"] == asked

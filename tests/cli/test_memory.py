@@ -82,6 +82,60 @@ def test_list(cli: Cli) -> None:
     assert 2 == cli("memory", "list", "--namespace", "").code
 
 
+def test_list_in_pages(cli: Cli) -> None:
+    """So many at a time, on from the last key of the page before; people are told how."""
+    for key in ("a", "b c", "d"):
+        cli("memory", "set", key, "v")
+    page = cli("memory", "list", "--limit", "2")
+    assert "perhaps more: --after 'b c'\n" == page.err
+    assert ["d"] == [entry["key"] for entry in cli("memory", "list", "--after", "b c", "--json").json]
+    assert "" == cli("memory", "list", "--limit", "2", "--after", "b c").err
+    assert 2 == cli("memory", "list", "--limit", "0").code
+
+
+def test_history(cli: Cli, later: Later) -> None:
+    """Each version with its author; one that never was exits 3; a value as it was at a revision."""
+    first = cli("memory", "set", "k", "old", "--json").json["revision"]
+    second = cli("memory", "set", "k", '{"x": 1}', "--json-value", "--json").json["revision"]
+    cli("memory", "delete", "k")
+    found = cli("memory", "history", "k", "--json").json
+    assert [("deleted", None), ("set", {"x": 1}), ("set", "old")] == [(one["kind"], one["value"]) for one in found]
+    assert [second, first] == [one["revision"] for one in found[1:]]
+    assert 2 == len(cli("memory", "history", "k", "--limit", "1").out.splitlines())
+    assert 2 == len(cli("memory", "history", "k", "--since", second, "--json").json)
+    assert 4 == len(cli("memory", "history", "k").out.splitlines())
+    assert "old\n" == cli("memory", "get", "k", "--revision", first).out
+    assert '{"x": 1}\n' == cli("memory", "get", "k", "--revision", second).out
+    for revision, code in ((first - 1, 3), (found[0]["revision"], 3), (found[0]["revision"] + 1, 2)):
+        assert code == cli("memory", "get", "k", "--revision", revision).code
+    never = cli("memory", "history", "never")
+    assert 3 == never.code
+    assert "'never'" in never.error
+    assert 2 == cli("memory", "history", "k", "--limit", "0").code
+
+
+def test_sweep(cli: Cli, later: Later) -> None:
+    """Values whose time is over go, of one namespace or all; a namespace that cannot be exits 2."""
+    for namespace in ("global", "other"):
+        cli("memory", "set", "k", "1", "--ttl", "10", "-n", namespace)
+    later(20)
+    assert {"namespace": "other", "removed": 1} == cli("memory", "sweep", "-n", "other", "--json").json
+    assert "1 removed\n" == cli("memory", "sweep").out
+    assert "0 removed\n" == cli("memory", "sweep").out
+    assert 2 == cli("memory", "sweep", "-n", "a//b").code
+
+
+def test_watch_goes_on_from_a_revision(cli: Cli) -> None:
+    """What has the revision and all that came after it, at once."""
+    cli("memory", "set", "a/1", "old")
+    heard = cli("memory", "set", "a/2", "x", "--json").json["revision"]
+    cli("memory", "set", "a/1", "new")
+    done = cli("memory", "watch", "a/", "--prefix", "--since", heard, "--count", "2", "--timeout", "20s")
+    assert 0 == done.code
+    assert ["set a/2 = x", "set a/1 = new"] == [line.partition(" (")[0] for line in done.out.splitlines()]
+    assert 2 == cli("memory", "watch", "a/", "--since", "-1").code
+
+
 def test_watch_prints_a_line_a_change(cli: Cli) -> None:
     """Each change is one line of JSON; --count ends it with 0."""
     watching = subprocess.Popen(

@@ -62,7 +62,7 @@ def test_a_returned_task_keeps_its_place_a_retried_one_goes_to_the_end(world: Wo
 
 
 def test_lists_by_state(world: World) -> None:
-    """One state or several, by tool, with a limit: what runs, the queue in order, what ended last; mistakes are named."""
+    """One state or several, by tool, with a limit: what runs, the queue in order, the latest ends; bad ones named."""
     hub = world.open()
     for number in range(12):
         hub.tasks.submit("echo" if number % 2 else "other", id=f"t{number:02}", retries=number % 2)

@@ -42,7 +42,9 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pool.shutdown(cancel_futures=True)
 
 
-_LONG = {"docs/how-to/balance-load.md", "docs/how-to/python.md", "docs/how-to/repair.md", "docs/how-to/run-workers.md"}
+_LONG = {
+    f"docs/how-to/{name}.md" for name in ("balance-load", "python", "repair", "run-workers", "schedules", "task-queue")
+}
 """Pages that take more than a few seconds."""
 
 

@@ -395,7 +395,7 @@ def test_the_ends_of_the_calendar_are_no_accident(when: str, ttl: float, over: b
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"])
 def test_dates_that_cannot_be_counted_with_are_refused(when: str) -> None:
     """No view of a record overflows, in any time zone."""
-    with pytest.raises(Corrupt, match="than or equal to (1970|9999-12-30)"):
+    with pytest.raises(Corrupt, match=r"than or equal to (1970|9999-12-30)"):
         decode(MemoryEntry, entry(updated_at=when), "p")
 
 

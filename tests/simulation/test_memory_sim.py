@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord import memory_index, memory_write
+from ghcoord.coord import memory_watch, memory_write
 from ghcoord.coord.context import KEY_TABLE
 from ghcoord.coord.memory import CheckKey, DeleteKey, SetKey
 from ghcoord.coord.memory_watch import Watch
@@ -18,6 +18,7 @@ from ghcoord.hub import Hub
 from ghcoord.model import memory as model
 from ghcoord.model.memory import MemoryEntry
 from ghcoord.store.base import Store
+from ghcoord.store.snapshot import Snapshot
 from ghcoord.testing.history import Violation
 from ghcoord.testing.simulation import SimRuntime, Simulation, SimulationFailure
 from tests.coord.memory_checks import check_namespace
@@ -238,10 +239,21 @@ def test_an_index_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     assert first_found()
 
 
-def test_a_lost_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted: nobody is told that a value has ended."""
-    monkeypatch.setattr(memory_index, "due", lambda names, until, since=0.0: iter(()))
-    assert "the follower has" in first_found()
+@pytest.mark.slow
+def test_a_watch_that_goes_on_too_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: whoever goes on from a revision is not told the other keys that have it."""
+    monkeypatch.setattr(memory_watch, "_states_at", lambda snapshot, revision: _after(snapshot, revision))
+    assert "the follower has" in first_found(500)
+
+
+def _after(snapshot: Snapshot, revision: int) -> tuple[Snapshot | None, None]:
+    from ghcoord.coord.history import History
+
+    if snapshot.head is None:
+        return snapshot, None
+    points = History(snapshot.store, snapshot.head).heads()
+    found = next((point.info.oid for point in points if point.revision <= revision), None)
+    return Snapshot(snapshot.store, SPACE, found), None
 
 
 def test_the_same_seed_gives_the_same_history() -> None:

@@ -265,7 +265,7 @@ def test_each_due_time_fires_once(seeds: int) -> None:
     assert run(schedules, range(seeds)) >= seeds / 2
 
 
-@pytest.mark.parametrize("seeds", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_keys_and_orders_hold(seeds: int) -> None:
     """With competing submitters, failures, retries and crashes."""
     assert run(competing, range(seeds)) > 0

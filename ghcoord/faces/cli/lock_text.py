@@ -50,7 +50,8 @@ class Target:
         """From NAME or ``--paths``; raises ``UsageError`` unless it is exactly one of them."""
         if (name is None) is (not paths):
             raise UsageError("name the lock, or give --paths: one of the two")
-        return cls(name) if name is not None else cls(" ".join(paths or ()), tuple(paths or ()))
+        patterns = tuple(sorted(set(paths or ())))
+        return cls(name) if name is not None else cls(" ".join(patterns), patterns)
 
     @property
     def what(self) -> str:
