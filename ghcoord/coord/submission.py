@@ -210,7 +210,7 @@ def build(
     return Task(
         id=task_id,
         tool=one.tool,
-        type=one.type or "",
+        type=one.type or one.tool,
         args=plain(one.args),
         state=state,
         priority=one.priority,

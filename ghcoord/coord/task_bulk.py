@@ -8,10 +8,10 @@ from itertools import islice
 
 from ghcoord.coord.context import Context
 from ghcoord.coord.layout import FLEET
-from ghcoord.coord.queue import counts, dependencies, records, releasing, uniqueness
+from ghcoord.coord.queue import counts, dependencies, listing, records, releasing, uniqueness
 from ghcoord.coord.submission import OPEN
 from ghcoord.coord.task_change import CASCADE, MAX_REASON
-from ghcoord.coord.task_query import TaskQuery, find, oldest_ended, read, states_of
+from ghcoord.coord.task_query import TaskQuery, find, states_of
 from ghcoord.errors import IllegalTransition, UsageError
 from ghcoord.model import steps as model
 from ghcoord.model.task import ENDED, State, Task
@@ -139,12 +139,8 @@ class Bulk:
         removed = 0
         for state, age in kept.items():
             over = TaskQuery(states=(state,), ended_before=age)
-            ids: list[str] = []
-            for task_id in islice(oldest_ended(snapshot, state), RETAIN_MOST):
-                task = read(snapshot, task_id)
-                if task is not None and not over.matches(task, now):
-                    break
-                ids.append(task_id)
+            old = listing.ended(snapshot, state, before=now - age, oldest_first=True)
+            ids = [task_id for _, task_id in islice(old, RETAIN_MOST)]
             removed += self._run(ids, over, lambda tx, tasks, page: _remove(tx, tasks, page, None), None).changed
         return removed
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from ghcoord.coord import layout
 from ghcoord.coord.context import TASK_TABLE
-from ghcoord.coord.layout import ASSIGNED, BEHIND_GATES, GATED, INDEX, READY
+from ghcoord.coord.queue import listing
 from ghcoord.errors import Corrupt, InvalidName, NewerSchema, UsageError
 from ghcoord.ids import check_id
 from ghcoord.model.codec import sane
@@ -131,67 +131,13 @@ def read(snapshot: Snapshot, task_id: str) -> Task | None:
         return None
 
 
-# -- ids from the index
-
-
 def _indexed(snapshot: Snapshot, states: Collection[State]) -> Iterator[str]:
+    """Ids of the tasks in these states from the index, in the order of :func:`find`."""
     for state in ORDER:
-        if state in states:
-            yield from _of_state(snapshot, state)
-    ended = [_ended(snapshot, state) for state in State if state in ENDED and state in states]
-    yield from (task_id for _, task_id in heapq.merge(*ended, reverse=True))
-
-
-def _of_state(snapshot: Snapshot, state: State) -> Iterator[str]:
-    if state is State.QUEUED:
-        return _queued(snapshot)
-    if state is State.LEASED:
-        return iter([name.partition("-")[2] for name in sorted(_leaves(snapshot, layout.LEASED), reverse=True)])
-    if state is State.BLOCKED:
-        return (name.partition("-")[2] for name in _leaves(snapshot, layout.BLOCKED))
-    return _leaves(snapshot, layout.SCHEDULED if state is State.SCHEDULED else layout.BACKING_OFF)
-
-
-def _leaves(snapshot: Snapshot, top: str) -> Iterator[str]:
-    return (path.rpartition("/")[2] for path, _ in snapshot.walk(top))
-
-
-def _ended(snapshot: Snapshot, state: State) -> Iterator[tuple[str, str]]:
-    """(where in time, id) of the tasks that ended so, the latest first."""
-    top = f"{layout.ENDED}/{state}"
-    for path, _ in snapshot.walk(top, reverse=True):
-        yield path.removeprefix(f"{top}/"), path.rpartition("/")[2].partition("-")[2].partition("-")[2]
-
-
-def oldest_ended(snapshot: Snapshot, state: State) -> Iterator[str]:
-    """Ids of the tasks that ended so, the oldest first."""
-    return (name.partition("-")[2].partition("-")[2] for name in _leaves(snapshot, f"{layout.ENDED}/{state}"))
-
-
-def _queued(snapshot: Snapshot) -> Iterator[str]:
-    """Queued tasks by priority and place; one that is the first behind a gate lies in two lines."""
-    last = ""
-    for place in heapq.merge(*(_places(snapshot, line) for line in _lines(snapshot))):
-        if place != last:
-            last = place
-            yield place.rpartition("/")[2].partition("-")[2]
-
-
-def _places(snapshot: Snapshot, line: str) -> Iterator[str]:
-    return (path.removeprefix(f"{line}/") for path, _ in snapshot.walk(line))
-
-
-def _lines(snapshot: Snapshot) -> Iterator[str]:
-    """Every line of queued tasks: open to all, meant for a worker, and those behind gates."""
-    yield from _below(snapshot, READY)
-    for worker in _below(snapshot, ASSIGNED):
-        yield from _below(snapshot, worker)
-    for fan in _below(snapshot, GATED):
-        for key in _below(snapshot, fan):
-            yield from _below(snapshot, f"{key}/{READY.removeprefix(INDEX + '/')}")
-            for worker in _below(snapshot, f"{key}/{ASSIGNED.removeprefix(INDEX + '/')}"):
-                yield from _below(snapshot, worker)
-
-
-def _below(snapshot: Snapshot, top: str) -> Iterable[str]:
-    return [f"{top}/{name}" for name in snapshot.entries(top) if name != BEHIND_GATES]
+        if state is State.LEASED and state in states:
+            names = (path.rpartition("/")[2] for path, _ in snapshot.walk(layout.LEASED))
+            yield from (name.partition("-")[2] for name in sorted(names, reverse=True))
+        elif state in states:
+            yield from listing.ids_of(snapshot, state)
+    ended = [listing.ended(snapshot, state) for state in State if state in ENDED and state in states]
+    yield from (task_id for _, task_id in heapq.merge(*ended, key=lambda one: one[0], reverse=True))

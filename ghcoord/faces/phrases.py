@@ -54,6 +54,8 @@ _PHRASES = {
     "history collected": "{by} let {commits} old commits go",
     "memory set": "{key} set by {by}",
     "memory deleted": "{key} deleted by {by}",
+    "memory expired": "{count} values had ended and were removed",
+    "memory dropped": "{by} dropped a namespace: {count} keys",
     "audit purged": "{by} removed {files} files of old audit entries",
     "tool calls dropped": "{count} tool calls were dropped: the hub could not be reached in time",
     "hub created": "the hub was made",

@@ -8,6 +8,7 @@ of the same minute, and the ratio is the median of several turns.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import platform
 import shutil
@@ -27,14 +28,21 @@ WARM_UP = 100
 
 
 def one_run(make: Callable[[Path], System], tasks: int, batch: int, base: Path | None = None) -> Measured:
-    """A fresh system in a folder of its own, warmed up, then measured."""
+    """A fresh system in a folder of its own, warmed up, then measured.
+
+    What imports and earlier runs left in memory is set aside before
+    (``gc.freeze``), so that neither system pays for going through the other's.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ghcoord-bench-", dir=base))
     try:
         system = make(folder)
         try:
             measure(system, min(WARM_UP, tasks), min(batch, WARM_UP))
+            gc.collect()
+            gc.freeze()
             return measure(system, tasks, batch)
         finally:
+            gc.unfreeze()
             system.close()
     finally:
         shutil.rmtree(folder)

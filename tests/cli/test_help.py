@@ -23,7 +23,8 @@ VERBS = {
     "task": ["submit", "list", "show", "wait", "cancel", "retry", "logs"],
     "balance": ["next", "select", "show", "strategy", "rebalance"],
     "lock": ["acquire", "renew", "release", "list", "show", "run", "clean", "force-unlock"],
-    "memory": ["set", "get", "delete", "list", "watch", "sync"],
+    "memory": """set get delete list history watch sync sweep set-many delete-many apply namespaces drop export
+        import""".split(),
     "audit": ["log", "blame", "purge"],
 }
 

@@ -21,7 +21,10 @@ NOT_RUN = (
     "ghcoord worker reap --stale-after",  # goes on
     "ghcoord memory watch",  # waits for somebody else
     "ghcoord memory set release",  # the reader has another token
+    "ghcoord memory apply",  # changes.json is the reader's
+    "ghcoord memory set-many values.json",  # so is values.json
     "ghcoord lock run",  # ./deploy.sh is the reader's
+    "ghcoord leader run",  # and so is ./scheduler
 )
 """Beginnings of examples that are only taken apart."""
 
@@ -50,12 +53,20 @@ READY = {
     "balance select": ["worker register w1 --type echo", TASK],
     "lock renew": [HELD],
     "lock release": [HELD],
-    "lock show": [HELD],
+    "lock show": [HELD, "lock acquire --paths src/** --owner ci-7"],
+    "lock stats": [HELD],
+    "leader show": ["lock acquire leader/scheduler"],
+    "leader resign": ["lock acquire leader/scheduler"],
     "lock force-unlock": [HELD],
     "import": ["export hub.bundle"],
     "audit blame": [TASK, "memory set color blue"],
     "memory get": ["memory set color blue"],
     "memory delete": ["memory set color blue"],
+    "memory history": ["memory set color blue"],
+    "memory delete-many": ["memory set color blue", "memory set config/size 3"],
+    "memory drop": ["memory set k 1 -n scratch"],
+    "memory export": ["memory set color blue"],
+    "memory import": ["memory set color blue", "memory export backup.jsonl"],
 }
 """What must have been done before the examples of a command."""
 

@@ -22,6 +22,7 @@ TASK_KEYS = """id tool args state priority attempt worker result created_at subm
 timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease history metadata"""
 LOCK_KEYS = "name owner token acquired_at expires_at metadata"
 ENTRY_KEYS = "key value namespace revision updated_at updated_by ttl expires_at"
+VERSION_KEYS = "revision at by kind deleted value ttl namespace commit"
 
 SESSION = [
     (["init"], "hub id created"),
@@ -75,8 +76,17 @@ SESSION = [
     (["memory", "set", "k", "v"], ENTRY_KEYS),
     (["memory", "get", "k"], ENTRY_KEYS),
     (["memory", "list"], [ENTRY_KEYS]),
+    (["memory", "history", "k"], [VERSION_KEYS]),
+    (["memory", "set-many", "-"], [ENTRY_KEYS]),
+    (["memory", "delete-many", "tool", "args", "--yes"], "namespace keys deleted dry_run"),
+    (["memory", "namespaces"], ["namespace keys bytes revision updated_at"]),
+    (["memory", "export", "all.jsonl"], "file keys"),
+    (["memory", "import", "all.jsonl"], "created overwritten skipped unchanged dry_run"),
     (["memory", "sync"], "namespaces"),
+    (["memory", "sweep"], "namespace removed"),
     (["memory", "delete", "k"], "key namespace deleted"),
+    (["memory", "set", "k", "v"], ENTRY_KEYS),
+    (["memory", "drop", "global", "--yes"], "namespace removed"),
     (["doctor"], "hub usable findings"),
 ]
 """A session with every command that prints one JSON document, and the keys of each; in a list: of its elements."""
@@ -102,7 +112,7 @@ def test_the_session_covers_every_verb() -> None:
     from tests.cli.test_help import NAMES
 
     covered = {name for name in NAMES for line, _ in SESSION if name.split() == line[: len(name.split())]}
-    assert {"memory watch", "status", "demo"} == set(NAMES) - covered
+    assert {"memory watch", "status", "demo", "memory apply"} == set(NAMES) - covered
 
 
 def test_hostile_records_do_no_harm(cli: Cli, hub: Path) -> None:

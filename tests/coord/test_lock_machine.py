@@ -528,4 +528,4 @@ def test_the_same_on_disk(machine: type[Machine]) -> None:
 @pytest.mark.parametrize("machine", [LockMachine, PathMachine, on_disk(LockMachine), on_disk(PathMachine)])
 def test_far_more_of_it(machine: type[Machine]) -> None:
     """As above, longer."""
-    run(machine, 150 if machine.where == "memory" else 10, 60)
+    run(machine, 100 if machine.where == "memory" else 10, 60)

@@ -29,6 +29,7 @@ def mixed(world: World) -> Hub:
     daemon = Daemon(ann, "w1", tools=("echo",))
     ann.tasks.submit("echo", {"n": 1}, id="good", type="echo", metadata={"team": "a", "n": [1]})
     daemon.report(*daemon.lease())
+    world.runtime.advance(1)
     bob.tasks.submit("echo", id="bad", metadata={"team": "b"})
     daemon.report(*daemon.lease(), BAD)
     world.runtime.advance(100)
@@ -62,7 +63,7 @@ def mixed(world: World) -> Hub:
         (TaskQuery(older_than=0), "runs queued later blocked bad good"),
         (TaskQuery(ended_before=50), "bad good"),
         (TaskQuery(ended_before=150.0), ""),
-        (TaskQuery(ended_before=datetime.fromtimestamp(START + 1, UTC)), "bad good"),
+        (TaskQuery(ended_before=datetime.fromtimestamp(START + 2, UTC)), "bad good"),
         (TaskQuery(ids=["blocked", "good", "nobody"]), "blocked good"),
         (TaskQuery(ids=[]), ""),
         (TaskQuery(tool="other", submitted_by="bob", states=("blocked",)), "blocked"),

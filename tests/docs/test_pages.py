@@ -43,7 +43,17 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 _LONG = {
-    f"docs/how-to/{name}.md" for name in ("balance-load", "python", "repair", "run-workers", "schedules", "task-queue")
+    f"docs/how-to/{name}.md"
+    for name in (
+        "balance-load",
+        "look-after-a-hub",
+        "python",
+        "repair",
+        "run-workers",
+        "schedules",
+        "share-memory",
+        "task-queue",
+    )
 }
 """Pages that take more than a few seconds."""
 

@@ -109,8 +109,8 @@ def test_names_overlap_as_brute_force_says() -> None:
 @pytest.mark.slow
 def test_far_more_patterns() -> None:
     """The same, longer."""
-    try_folders(2000)
-    try_names(2000)
+    try_folders(1000)
+    try_names(1000)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def set_many(
     Asks on a terminal.
 
     Example:
+      ghcoord memory set-many values.json --if-revision color=0
       printf '{"color": "blue", "size": 3}' | ghcoord memory set-many -
     """
     guard = parse_fence(fence)
