@@ -25,7 +25,7 @@ from ghcoord.coord.observer import Observer
 from ghcoord.coord.repair import Repair, repair
 from ghcoord.coord.schedules import Schedules
 from ghcoord.coord.tasks import Submission, TaskQuery, Tasks
-from ghcoord.coord.tick import Beat, Reply, beat
+from ghcoord.coord.tick import Beat, Reply, beat, beat_along
 from ghcoord.coord.workers import Machine, Workers
 from ghcoord.errors import GhcoordError, HeadRegressed
 from ghcoord.model.codec import stamp
@@ -205,6 +205,15 @@ class Hub:
     def beat(self, request: Beat, timeout: float = 30.0) -> Reply:
         """One tick of a worker daemon."""
         return beat(self._context, request, timeout)
+
+    def beat_along(self, request: Beat) -> Callable[[], Reply | None]:
+        """A tick that goes along with the next commit that this object makes to the fleet, and makes none itself.
+
+        So a worker leases what is submitted in its own process in the very
+        commit that submits it.  The function returned must be called: it ends
+        the wait and gives the reply, or ``None`` when no commit came by.
+        """
+        return beat_along(self._context, request)
 
     # -- care
 

@@ -153,6 +153,11 @@ class Memory:
 
     @overload
     def get(
+        self, key: str, namespace: str, model: type[T] | Callable[[Any], T], *, revision: int | None = ...
+    ) -> T | None: ...
+
+    @overload
+    def get(
         self, key: str, namespace: str = ..., *, model: type[T] | Callable[[Any], T], revision: int | None = ...
     ) -> T | None: ...
 
@@ -305,7 +310,10 @@ class Memory:
         """
         return memory_transfer.bring_in(self._context, lines, existing, dry_run, progress, self._quota())
 
-    parse_line = staticmethod(memory_transfer.parse)
+    @staticmethod
+    def parse_line(line: Mapping[str, Any]) -> SetKey:
+        """A line of an export as the change that it stands for; raises ``UsageError`` saying what is wrong with it."""
+        return memory_transfer.parse(line)
 
     # -- watching
 

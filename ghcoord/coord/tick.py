@@ -5,7 +5,7 @@ Nothing to say and no renewal due: no commit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
@@ -106,6 +106,11 @@ class Reply:
 def beat(context: Context, beat: Beat, timeout: float = 30.0) -> Reply:
     """Run one tick against the hub."""
     return context.transact((FLEET,), lambda tx: _beat(tx, beat), timeout)
+
+
+def beat_along(context: Context, beat: Beat) -> Callable[[], Reply | None]:
+    """A tick that goes along with the next commit to the fleet; see :meth:`ghcoord.store.transact.Transactor.ride`."""
+    return context.transactor.ride((FLEET,), lambda tx: _beat(tx, beat))
 
 
 def _beat(tx: Tx, beat: Beat) -> Reply:

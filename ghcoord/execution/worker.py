@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from ghcoord.coord.layout import FLEET
@@ -15,6 +15,7 @@ from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.open import open_sandbox
 from ghcoord.execution.sandbox.orphans import end_orphans
 from ghcoord.execution.slots import Slots, key_of
+from ghcoord.execution.summary import Log, Summary
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub
 from ghcoord.ids import check_id, check_name, new_suffix
@@ -44,22 +45,6 @@ PROGRESS_EVERY = 1.0
 
 ABANDON_AFTER = 10.0
 """Seconds after which a stopping worker no longer waits for functions that ignore their cancellation."""
-
-Log = Callable[[str, str], None]
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a daemon did in its life."""
-
-    worker_id: str
-    leased: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    returned: int = 0
-    refused: int = 0
-    recovered: int = 0
-    commits: int = 0
 
 
 class WorkerDaemon:
@@ -172,18 +157,14 @@ class WorkerDaemon:
                     break
                 try:
                     self._tick()
-                    pause = self._pause()
+                    self._rest(self._pause())
                 except WorkerReplaced:
                     raise
                 except Exception as error:
                     # Also what nobody foresaw: a daemon that ends over one record leaves its tasks to no one.
                     known = isinstance(error, GhcoordError)
                     self._log("error", str(error) if known else f"unexpected {type(error).__name__}: {error}")
-                    pause = min(ERROR_BACKOFF, self._ttl / 6)
-                self._wake.wait(pause)
-                if self._wake.is_set():
-                    self._slots.settle(LINGER)
-                    self._wake.clear()
+                    self._wait(min(ERROR_BACKOFF, self._ttl / 6))
         finally:
             forget()
             self._ended.set()
@@ -242,34 +223,58 @@ class WorkerDaemon:
         head = self.hub.heads().get(FLEET)
         due = self._next_due is not None and self.hub.now().timestamp() >= self._next_due
         if head != self._seen_head or finished or returned or said or renew or due:
-            request = Beat(
-                self.worker_id,
-                self._token,
-                tools=tuple(self._tools),
-                want=want,
-                ahead=max(0, want - slots.free()),
-                renew=renew,
-                draining=self._draining,
-                finished=finished,
-                returned=returned,
-                said=said,
-                health=self._pulse.health(),
+            request = replace(
+                self._wish(want), renew=renew, draining=self._draining, finished=finished, returned=returned, said=said
             )
-            self._send(request, head)
+            # Longer than the lease no answer is worth waiting for.
+            timeout = max(1.0, self._ttl * (1 - GIVE_UP_AT))
+            self._receive(request, lambda: self.hub.beat(request, timeout), now, head)
         self._care()
 
-    def _send(self, request: Beat, head: str | None) -> None:
+    def _wish(self, want: int) -> Beat:
+        """A tick that asks for ``want`` more tasks."""
+        return Beat(
+            self.worker_id,
+            self._token,
+            tools=tuple(self._tools),
+            want=want,
+            ahead=max(0, want - self._slots.free()),
+            health=self._pulse.health(),
+        )
+
+    def _rest(self, pause: float) -> None:
+        """Wait for something to do. What this process submits meanwhile is leased in the commit that submits it."""
+        want = 0 if self._draining else self._slots.wanted()
+        if not want:
+            self._wait(pause)
+            return
         sent = self._runtime.monotonic()
-        # Longer than the lease no answer is worth waiting for.
+        request = self._wish(want)
+        end = self.hub.beat_along(request)
         try:
-            reply = self.hub.beat(request, timeout=max(1.0, self._ttl * (1 - GIVE_UP_AT)))
-        except OutcomeUnknown as error:
+            self._wait(pause)
+        finally:
+            self._receive(request, end, sent, self._seen_head)
+
+    def _wait(self, pause: float) -> None:
+        self._wake.wait(pause)
+        if self._wake.is_set():
+            self._slots.settle(LINGER)
+            self._wake.clear()
+
+    def _receive(self, request: Beat, ask: Callable[[], Reply | None], sent: float, head: str | None) -> None:
+        """Do what the reply to ``request`` says, if there is one; ``head`` is what was seen before."""
+        try:
+            reply = ask()
+        except OutcomeUnknown:
             # What it leased, if anything, shows in the next reply as held but unknown, and goes back.
             self._seen_head = None
-            raise error
+            raise
+        if reply is None:
+            return
         self._slots.reported(list(request.finished), list(request.returned))
         self._pulse.note(one for one in request.finished if one.task_id not in reply.refused)
-        self._count(request, reply)
+        self.summary.count(request, reply, self._log)
         if reply.lost:
             self._handle_loss(reply)
             return
@@ -284,8 +289,6 @@ class WorkerDaemon:
             self._slots.give_back(task_id, token, "the reply that leased it was lost")
         if unknown:
             self._wake.set()
-        for task in reply.leased:
-            self._log("info", f"task {task.id} ({task.tool}) attempt {task.attempt}")
         self._slots.add(reply.leased)
         for task_id in reply.cancel:
             self._slots.cancel(task_id)
@@ -293,20 +296,6 @@ class WorkerDaemon:
             self._begin_drain("it was asked to")
         quiet = not reply.leased and reply.elsewhere == 0 and not reply.expects
         self._note_quiet(quiet and self._slots.idle)
-
-    def _count(self, request: Beat, reply: Reply) -> None:
-        summary = self.summary
-        summary.leased += len(reply.leased)
-        summary.returned += len(request.returned)
-        for one in request.finished:
-            if one.task_id in reply.refused:
-                summary.refused += 1
-                self._log("warn", f"the result of task {one.task_id} was refused: {reply.refused[one.task_id]}")
-            elif one.result.success:
-                summary.succeeded += 1
-            else:
-                summary.failed += 1
-                self._log("warn", f"task {one.task_id} failed: {one.result.error[:200]}")
 
     def _note_quiet(self, quiet: bool) -> None:
         if not quiet:

@@ -54,7 +54,7 @@ def check_revision(entry: MemoryEntry | None, key: str, expected: int | None) ->
 
 
 def check_fence(lock: LockRecord | None, seen: Fence | None, name: str, token: int) -> None:
-    """Raise ``FenceRefused`` unless ``token`` is that of a present grant, and the lock's state is no older than ``seen``.
+    """Raise ``FenceRefused`` unless ``token`` is a present grant's, and the lock's state is no older than ``seen``.
 
     Of several holders each has a token of its own; what was seen may be that of another one, present or past.
     """

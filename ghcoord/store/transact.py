@@ -16,9 +16,9 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from ghcoord.clock import Event, Runtime
+from ghcoord.clock import Runtime
 from ghcoord.errors import (
     Conflict,
     Corrupt,
@@ -36,6 +36,7 @@ from ghcoord.store.base import ROOT_RECORD, ChangeSet, Oid, Operation, Store
 from ghcoord.store.heads import HeadGuard, Mark, find_operation, revision_of
 from ghcoord.store.listeners import Listeners
 from ghcoord.store.message import REVISION_LIMIT, EventLine, cap_events, summarise
+from ghcoord.store.pending import Pending, Riders
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.takeover import SCHEMA, Adopter, Migrator, take_over
 from ghcoord.store.tx import Overlay, SpaceView, Tx
@@ -47,19 +48,6 @@ MAX_BATCH = 1000
 
 RESEND_LIMIT = 1800.0
 """Seconds after which an unanswered request is not sent again: history may be squashed after an hour."""
-
-
-@dataclass(slots=True)
-class _Pending(Generic[T]):
-    spaces: frozenset[str]
-    run: Callable[[Tx], T]
-    op: str
-    deadline: float
-    wake: Event
-    done: bool = False
-    lead: bool = False
-    value: T | None = None
-    error: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -101,7 +89,8 @@ class Transactor:
         self._migrate = migrate
         self._mutex = threading.Lock()
         self._guard_mutex = threading.Lock()
-        self._queue: list[_Pending[Any]] = []
+        self._queue: list[Pending[Any]] = []
+        self._riders = Riders()
         self._leading = False
         self._base_wait = 0.02 if store.capabilities.requests_per_commit == 0 else 1.0
 
@@ -117,7 +106,7 @@ class Transactor:
         touched = frozenset(spaces)
         if not touched:
             raise Unsupported("a transaction needs at least one space")
-        own: _Pending[T] = _Pending(
+        own: Pending[T] = Pending(
             spaces=touched,
             run=run,
             op=new_op_id(runtime.randbits),
@@ -142,6 +131,15 @@ class Transactor:
             raise own.error
         return cast(T, own.value)
 
+    def ride(self, spaces: Iterable[str], run: Callable[[Tx], T]) -> Callable[[], T | None]:
+        """Run ``run``, as :meth:`transact` does, at the end of the next batch over exactly ``spaces``.
+
+        It causes no commit of its own.  The function returned must be called:
+        it ends the ride and gives the result, or ``None`` when no batch came by.
+        """
+        runtime = self.runtime
+        return self._riders.add(Pending(frozenset(spaces), run, new_op_id(runtime.randbits), 0.0, runtime.event()))
+
     def view(self, *spaces: str) -> dict[str, Snapshot]:
         """Snapshots of ``spaces`` as of one moment, for reading only."""
         heads = self.store.heads()
@@ -157,7 +155,7 @@ class Transactor:
 
     # -- group commit
 
-    def _leave(self, own: _Pending[Any]) -> None:
+    def _leave(self, own: Pending[Any]) -> None:
         """Done or interrupted, at whatever point: out of the queue, and the lead, if ``own`` has it, to the next."""
         with self._mutex:
             self._queue = [p for p in self._queue if p is not own]
@@ -171,16 +169,17 @@ class Transactor:
         if heir is not None:
             heir.wake.set()
 
-    def _lead(self, own: _Pending[Any]) -> None:
+    def _lead(self, own: Pending[Any]) -> None:
         """Run batches until ``own`` is done."""
         while not own.done:
-            batch: list[_Pending[Any]] = []
+            batch: list[Pending[Any]] = []
             try:
                 with self._mutex:
                     spaces = self._queue[0].spaces
                     batch = [p for p in self._queue if p.spaces == spaces][:MAX_BATCH]
                     taken = set(map(id, batch))
                     self._queue = [p for p in self._queue if id(p) not in taken]
+                self._riders.board(spaces, batch)
                 self._run(batch)
             except BaseException as error:
                 # Interrupted in the middle: the others must not wait for ever.
@@ -191,11 +190,11 @@ class Transactor:
                 if not batch or not isinstance(error, Exception):
                     raise
 
-    def _finish(self, pending: _Pending[Any], value: Any, error: BaseException | None) -> None:
+    def _finish(self, pending: Pending[Any], value: Any, error: BaseException | None) -> None:
         pending.value, pending.error, pending.done = value, error, True
         pending.wake.set()
 
-    def _run(self, batch: list[_Pending[Any]]) -> None:
+    def _run(self, batch: list[Pending[Any]]) -> None:
         """Commit ``batch`` or give each of its members the reason why not."""
         try:
             plan = self._until_committed(batch)
@@ -216,7 +215,7 @@ class Transactor:
 
     # -- one batch
 
-    def _until_committed(self, batch: list[_Pending[Any]]) -> _Plan:
+    def _until_committed(self, batch: list[Pending[Any]]) -> _Plan:
         deadline = max(pending.deadline for pending in batch)
         losses = 0
         while True:
@@ -245,7 +244,7 @@ class Transactor:
                 self.runtime.sleep(self._base_wait * 2**attempt)
         return {space: Snapshot(self.store, space, heads.get(space)) for space in spaces}
 
-    def _plan(self, batch: list[_Pending[Any]], snapshots: Mapping[str, Snapshot]) -> _Plan:
+    def _plan(self, batch: list[Pending[Any]], snapshots: Mapping[str, Snapshot]) -> _Plan:
         store = self.store
         floor = max(revision_of(store, space, snapshot.head) for space, snapshot in snapshots.items())
         now = store.server_time()

@@ -55,14 +55,14 @@ def _until(there: Callable[[], bool]) -> None:
 
 
 def test_a_batch_takes_a_handful_of_commits(hub: Hub, meter: Meter, tmp_path: Path) -> None:
-    """100 tasks at 10 slots: one commit to submit them, few to lease and finish them, and few reads."""
+    """100 tasks at 10 slots: few commits to submit, lease and finish them, and few reads."""
     with worker(hub, tmp_path, slots=10):
         commits, calls = hub.commits, meter.calls()
         tasks = hub.tasks.submit_many([Submission("nothing")] * TASKS)
         ended = hub.tasks.wait_many([task.id for task in tasks], timeout=60)
         made = meter.calls() - calls
     assert {"succeeded"} == {task.state for task in ended.values()}
-    assert 3 <= hub.commits - commits <= 12
+    assert 2 <= hub.commits - commits <= 12
     assert made["commit"] <= 12
     assert made["heads"] <= 60
     # Each task's record is read from the store in each of its versions at most once, and its places in the index never.
@@ -71,11 +71,11 @@ def test_a_batch_takes_a_handful_of_commits(hub: Hub, meter: Meter, tmp_path: Pa
 
 
 def test_a_single_task_waits_for_nobodys_poll(hub: Hub, tmp_path: Path) -> None:
-    """In one process submission, worker and waiter wake each other: three commits, long before the next poll."""
+    """In one process submission and lease share a commit, and worker and waiter wake each other before any poll."""
     with worker(hub, tmp_path, slots=1):
         commits = hub.commits
         began = time.monotonic()
         for _ in range(3):
             hub.tasks.wait(hub.tasks.submit("nothing").id, timeout=60)
         assert time.monotonic() - began < 15
-    assert 9 <= hub.commits - commits <= 11
+    assert 6 <= hub.commits - commits <= 8

@@ -6,8 +6,14 @@ from ghcoord.coord import layout, memory_index
 from ghcoord.coord.context import KEY_TABLE
 from ghcoord.coord.layout import EXPIRY, INDEX, NAMESPACE_RECORD
 from ghcoord.coord.memory_trie import Marker, arrange, listed
+from ghcoord.coord.memory_write import SetKey, apply
+from ghcoord.hub import Hub
 from ghcoord.store.base import Oid, Store
 from ghcoord.store.snapshot import Snapshot
+from ghcoord.store.tx import Tx
+from tests.coord.world import World
+
+SPACE = "memory/global"
 
 
 def check_namespace(snapshot: Snapshot) -> list[str]:
@@ -36,3 +42,17 @@ def check_shape(store: Store, root: Oid, depth: int = 0) -> tuple[int, int]:
             wide, deep = check_shape(store, entry.oid, depth + 1)
             widest, deepest = max(widest, wide), max(deepest, deep)
     return widest, deepest
+
+
+def set_together(world: World, hub: Hub, *ops: SetKey) -> list[int]:
+    """What a group commit leaves: each of ``ops`` with a revision of its own, in one commit; their revisions."""
+    world.runtime.advance(1)
+
+    def run(tx: Tx) -> list[int]:
+        last = tx.revision
+        revisions = list(range(last - len(ops) + 1, last + 1))
+        for op, tx.revision in zip(ops, revisions, strict=True):
+            apply(tx, [op], fence=None, actor="me")
+        return revisions
+
+    return hub._context.transact((SPACE,), run)

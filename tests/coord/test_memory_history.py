@@ -9,12 +9,14 @@ import pytest
 from pydantic import BaseModel
 
 from ghcoord.coord.history import History
+from ghcoord.coord.memory import SetKey
 from ghcoord.errors import Corrupt, InvalidName, NotFound, UsageError
 from ghcoord.hub import Hub
 from ghcoord.store.base import CommitInfo, Oid
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.wrappers import WrappedStore
 from ghcoord.testing.clock import START
+from tests.coord.memory_checks import set_together
 from tests.coord.world import World, edited, where
 
 SPACE = "memory/global"
@@ -135,19 +137,7 @@ def test_several_changes_in_one_commit(world: World) -> None:
     """The last is seen; a revision within the commit still gives what was set under it."""
     hub = world.open()
     before = hub.memory.set("k", 0).revision
-    transactor = hub._context.transactor
-    runs = [lambda tx, n=n: tx.write("memory/other", f"f{n}", b"") for n in range(3)]
-    from ghcoord.coord.memory_write import SetKey, apply
-    from ghcoord.store.transact import _Pending
-
-    for key, value in (("k", 1), ("j", 1), ("k", 2)):
-        ops = [SetKey(key, value)]
-        runs.append(lambda tx, ops=ops: apply(tx, ops, fence=None, actor="me"))  # type: ignore[misc, return-value]
-    batch = [
-        _Pending(frozenset({SPACE}), run, f"op{at}", 1e9, world.runtime.event()) for at, run in enumerate(runs[3:])
-    ]
-    transactor._run(batch)
-    revisions = [pending.value[0].revision for pending in batch]  # type: ignore[index]
+    revisions = set_together(world, hub, SetKey("k", 1), SetKey("j", 1), SetKey("k", 2))
     assert [2, 0] == [one.value for one in hub.memory.history("k")]
     assert 1 == hub.memory.get("j", revision=revisions[1])
     assert 2 == hub.memory.get("k", revision=revisions[2])

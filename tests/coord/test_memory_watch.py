@@ -10,12 +10,12 @@ import pytest
 from ghcoord.coord import memory_watch
 from ghcoord.coord.memory import Change
 from ghcoord.coord.memory_watch import DOUBT, Watch
-from ghcoord.coord.memory_write import SetKey, apply
+from ghcoord.coord.memory_write import SetKey
 from ghcoord.errors import Corrupt
 from ghcoord.hub import Hub
 from ghcoord.store.base import CommitInfo, Oid
-from ghcoord.store.transact import _Pending
 from ghcoord.store.wrappers import WrappedStore
+from tests.coord.memory_checks import set_together
 from tests.coord.world import World, edited, where
 
 SPACE = "memory/global"
@@ -28,16 +28,6 @@ def watch(hub: Hub, key: str = "", since: int | None = None, *, prefix: bool = T
 
 def told(changes: list[Change]) -> list[tuple[str, str, Any]]:
     return [(change.kind, change.key, change.value) for change in changes]
-
-
-def together(world: World, hub: Hub, *ops: SetKey) -> list[int]:
-    """Each of ``ops`` as a transaction of its own, in one commit; their revisions."""
-    runs = [lambda tx, op=op: apply(tx, [op], fence=None, actor="me") for op in ops]
-    batch = [
-        _Pending(frozenset({SPACE}), run, f"op{world.runtime.randbits(60)}", 1e9, world.runtime.event()) for run in runs
-    ]
-    hub._context.transactor._run(batch)
-    return [pending.value[0].revision for pending in batch]  # type: ignore[index]
 
 
 # -- going on
@@ -119,7 +109,7 @@ def test_stopped_anywhere_it_misses_nothing(world: World, at: int) -> None:
     heard = hub.revision(SPACE)
     hub.memory.delete("c")
     hub.memory.set("b", 1)
-    together(world, hub, SetKey("d", 1), SetKey("a", 1), SetKey("b", 2))
+    set_together(world, hub, SetKey("d", 1), SetKey("a", 1), SetKey("b", 2))
     hub.memory.delete("d")
     hub.memory.set_many({"e": 1, "f": 1})
 

@@ -97,10 +97,22 @@ def python_reference() -> str:
     import ghcoord
     from ghcoord import config, errors
     from ghcoord.bootstrap import import_hub
-    from ghcoord.coord import care, config_record, events, keepalive, locks, memory, repair, tasks, workers
+    from ghcoord.coord import (
+        care,
+        config_record,
+        events,
+        keepalive,
+        leader,
+        lock_paths,
+        locks,
+        memory,
+        repair,
+        tasks,
+        workers,
+    )
     from ghcoord.execution import worker as daemon
     from ghcoord.hub import Hub
-    from ghcoord.model import lock, task, tool, worker
+    from ghcoord.model import lock, lock_stats, task, tool, worker
     from ghcoord.model import memory as entries
     from ghcoord.store import bundle
 
@@ -114,8 +126,12 @@ def python_reference() -> str:
         _function("ghcoord.bootstrap.import_hub", import_hub),
         _class(Hub, leave_out={"beat"}),
         "## Parts of a hub",
-        _class(locks.Locks, "hub.locks"),
+        _class(locks.Locks, "hub.locks", leave_out={"pursuit", "held"}),
+        _class(lock_paths.PathLocks, "hub.locks.paths"),
         _class(keepalive.HeldLock, "what `hub.locks.hold` returns"),
+        _class(leader.Elections, "hub.leader"),
+        _class(leader.Term, "what `on_started` of an election gets"),
+        _class(leader.Election, "what `hub.leader.election` returns"),
         _class(tasks.Tasks, "hub.tasks"),
         _class(workers.Workers, "hub.workers", leave_out={"recover_dead"}),
         _class(memory.Memory, "hub.memory"),
@@ -126,7 +142,10 @@ def python_reference() -> str:
         _class(tool.ToolContext, "what a tool gets as `ctx`"),
         _class(tool.ToolResult),
         "## Records",
-        *(_class(kind) for kind in (lock.Lock, task.Task, task.TaskResult, tasks.Submission)),
+        *(
+            _class(kind)
+            for kind in (lock.Lock, lock.Waiter, lock_stats.LockStats, task.Task, task.TaskResult, tasks.Submission)
+        ),
         *(_class(kind) for kind in (worker.Worker, workers.Registration)),
         *(_class(kind) for kind in (entries.MemoryEntry, memory.FencedBy, memory.Change, events.Event)),
         *(_class(kind) for kind in (care.GcReport, bundle.Written, repair.Repair, config_record.SettingState)),

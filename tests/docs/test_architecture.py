@@ -30,7 +30,7 @@ _PLACES = {
     "STATE": "[a-z]+",
     "PATH": ".+",
 }
-_WORD = re.compile("|".join([*_PLACES, "ID|NEED|WORKER|NAME|KEY|LOCK|KIND|BATCH|DIGEST"]))
+_WORD = re.compile("|".join([*_PLACES, "ID|NEED|WORKER|NAME|KEY|LOCK|TOKEN|KIND|BATCH|DIGEST"]))
 
 
 def table(heading: str) -> list[list[str]]:
@@ -76,6 +76,9 @@ def busy_hub() -> Hub:
     hub.balance.assign(hub.tasks.submit("echo", {}).id)
     lock = hub.locks.acquire("deploy", "ann")
     assert lock is not None
+    hub.locks.acquire("build", "ben")
+    hub.locks.release("build", "ben")
+    hub.locks.paths.acquire(["src/**"], "ann")
     hub.memory.set("color", "blue", fence=("deploy", lock.token))
     return hub
 

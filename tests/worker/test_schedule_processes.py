@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from itertools import pairwise
 
@@ -34,6 +35,17 @@ def daemon(hub: Hub, name: str, shift: float) -> WorkerProcess:
     return WorkerProcess(hub.url, name, "--ttl", "5", "--poll", "0.1s", before=before)
 
 
+def all_there(hub: Hub, running: Iterable[WorkerProcess]) -> None:
+    """Wait until all daemons have registered; one that ended says why."""
+
+    def look() -> bool:
+        for one in running:
+            assert None is one.process.poll(), one.wait()
+        return len(hub.workers.list()) == 5
+
+    until(look)
+
+
 def fired(hub: Hub) -> list[float]:
     """The due times of all fires in the history of the hub, in its order."""
     store = hub._context.transactor.store
@@ -54,7 +66,7 @@ def test_each_second_fires_once(hub: Hub, spread: float) -> None:
     shifts = {f"w{n}": (n - 2) / 2 * spread for n in range(5)}
     running = {name: daemon(hub, name, shift) for name, shift in shifts.items()}
     try:
-        until(lambda: len(hub.workers.list("active")) == 5)
+        all_there(hub, running.values())
         hub.schedules.put("s", "every 1s", "echo", {"message": "x"})
         begin = int(time.time()) + 1
         for number in range(12):
@@ -85,7 +97,7 @@ def test_after_a_day_of_sleep(hub: Hub, missed: str, expected: int) -> None:
     names = [f"w{n}" for n in range(5)]
     running = [daemon(hub, name, 86400.0) for name in names]
     try:
-        until(lambda: len(hub.workers.list()) == 5)
+        all_there(hub, running)
         until(lambda: hub.schedules.list()[0].next_fire.timestamp() > time.time() + 86400 - 10)
         until(lambda: not hub.tasks.list(["queued", "leased"]), timeout=40)
     finally:

@@ -80,7 +80,7 @@ def opened(name: str) -> Iterator[TextIO]:
         with open(name, encoding="utf-8") as file:
             yield file
     except UnicodeDecodeError:
-        raise UsageError(f"{name} is not UTF-8 text") from None
+        raise UsageError(f"{'standard input' if name == '-' else name} is not UTF-8 text") from None
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror or error}") from None
 
@@ -253,7 +253,9 @@ def _op(one: Any) -> SetKey | DeleteKey | CheckKey:
     if one["key"] is None or one.get("namespace", "") is None:
         raise UsageError("key and namespace must be texts")
     given = {name: one[name] for name in one if name != "op"}
-    return {"set": SetKey, "delete": DeleteKey, "check": CheckKey}[kind](**given)
+    if kind == "set":
+        return SetKey(**given)
+    return DeleteKey(**given) if kind == "delete" else CheckKey(**given)
 
 
 # -- namespaces
