@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -63,11 +64,13 @@ _LOOKS = re.compile(
 _AFTER_WORD = re.compile(r"\b(bearer|basic)(\s{1,4})[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 _IN_URL = re.compile(r"(://[^\s/:@\"']{0,100}:)[^\s/@\"']{1,400}(@)")
 _ASSIGNED = re.compile(
-    rf"(?<![A-Za-z0-9_.-])({_NAMED}[\"']?\s{{0,4}}(?::=|=>|[=:])\s{{0,4}})"
-    r"(?:\"[^\"\n]*\"?|'[^'\n]*'?|(?:bearer|basic|token)\s{1,4}[^\s\"',;&}]+|(?!\[redacted\])[^\s\"',;&}]+)",
+    rf"(?<![A-Za-z0-9_.-])({_NAMED}\\{{0,15}}[\"']?\s{{0,4}}(?::=|=>|[=:])\s{{0,4}})"
+    r"(?:\"(?:[^\"\\\n]|\\.)*\"?|\\{1,15}\"[^\"\n]*\"?|'[^'\n]*'?|"
+    r"(?:bearer|basic|digest|negotiate|token)\s{1,4}[^\s\"',;&}]+|(?!\[redacted\])[^\s\"',;&}]+)",
     re.IGNORECASE,
 )
 _AS_OPTION = re.compile(rf"(?<!\S)(--?{_NAMED}\s{{1,4}})(?:\"[^\"\n]*\"?|'[^'\n]*'?|[^\s\"'-]\S*)", re.IGNORECASE)
+_COOKIE = re.compile(r"\b((?:set-)?cookie\s{0,4}:\s{0,4})[^\s\"'][^\"'\n]*", re.IGNORECASE)
 _HINT = re.compile("pass|pwd|secret|token|credential|authorization|key", re.IGNORECASE)
 """What each of the names has in it: most texts have none, and are done with."""
 
@@ -77,7 +80,9 @@ _SHORTEST = 8
 
 def is_secret(key: str) -> bool:
     """Whether what goes by the name ``key`` is taken for a secret."""
-    parts = [word.lower() for word in _WORD.findall(key[:MAX_KEY])]
+    if len(key) > MAX_TEXT:
+        return True  # nothing goes by such a name
+    parts = [word.lower() for word in _WORD.findall(unicodedata.normalize("NFKC", key))]
     return bool(_SECRET_KEY.search("".join(parts))) or not _WORDS.isdisjoint(parts)
 
 
@@ -94,6 +99,7 @@ def redact(text: str) -> str:
     if _HINT.search(text):
         text = _ASSIGNED.sub(rf"\1{REDACTED}", text)
         text = _AS_OPTION.sub(rf"\1{REDACTED}", text)
+    text = _COOKIE.sub(rf"\1{REDACTED}", text)
     text = _AFTER_WORD.sub(rf"\1\2{REDACTED}", text)
     return _IN_URL.sub(rf"\1{REDACTED}\2", text)
 
@@ -147,13 +153,17 @@ class _Keeper:
 
     def _object(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
         kept: dict[str, Any] = {}
+        named = value.get("name", value.get("key"))
+        names_secret = isinstance(named, str) and is_secret(named)  # {"name": "password", "value": …}
         for key, below in value.items():
+            key = key.decode("latin-1") if isinstance(key, bytes) else key
             if self._room <= 0 or len(kept) == MAX_ITEMS:
                 kept["…"] = f"[{len(value) - len(kept)} more]"
                 break
             name = keep_text(key if isinstance(key, str) else f"[{type(key).__name__[:80]}]", MAX_KEY)
             self._room -= len(json.dumps(name)) + 2
             secret = isinstance(key, str) and is_secret(key) and not (_counts(key) and isinstance(below, int | float))
+            secret = secret or (names_secret and key == "value")
             kept[name] = self._hidden(below) if secret else self.value(below, depth + 1)
         return kept
 
@@ -172,6 +182,7 @@ class _Keeper:
                 kept.append(f"[{len(value) - len(kept)} more]")
                 break
             kept.append(self._hidden(below) if hide else self.value(below, depth + 1))
-            # A command line: the word after '--password' is one.
-            hide = isinstance(below, str) and bool(_OPTION.fullmatch(below)) and is_secret(below)
+            # A command line, where the word after '--password' is one, or a pair such as a header.
+            pair = len(value) == 2 and isinstance(value, list | tuple)
+            hide = isinstance(below, str) and (pair or bool(_OPTION.fullmatch(below))) and is_secret(below)
         return kept

@@ -148,7 +148,11 @@ def parse(raw: bytes | None) -> Parsed:
         return Parsed(HubConfig(), {}, (f"the record cannot be read: {error}",), {})
     given: dict[str, Any] = {}
     unknown = {name: value for name, value in record.items() if name not in SETTINGS and name != "format"}
+    unfit = [name for name, value in unknown.items() if not _can_be_kept(name, value)]
+    for name in unfit:
+        del unknown[name]
     problems = [f"{name[:80]!r} is not a setting of this version" for name in unknown]
+    problems += [f"{name[:80]!r} is not a setting and cannot be written again" for name in unfit]
     for name, value in record.items():
         if name in SETTINGS:
             try:
@@ -164,6 +168,15 @@ def mended(raw: bytes | None) -> tuple[bytes, tuple[str, ...]]:
     parsed = parse(raw)
     # Those of other versions come first, and are left to these.
     return _encode({**parsed.unknown, **parsed.given}), parsed.problems[len(parsed.unknown) :]
+
+
+def _can_be_kept(name: str, value: Any) -> bool:
+    """Whether JSON that was read can be written: not a number beyond all floats, half a character, or deep nesting."""
+    try:
+        to_json({name: value})
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _encode(values: Mapping[str, Any]) -> bytes:

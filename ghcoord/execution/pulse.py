@@ -8,8 +8,11 @@ from pathlib import Path
 from ghcoord.coord.tick import Finished
 from ghcoord.execution.slots import Slots
 from ghcoord.hub import Hub
-from ghcoord.model.health import assess
+from ghcoord.model.health import Vitals, assess
 from ghcoord.model.worker import Health
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at the machine: a busy worker ticks far more often."""
 
 
 class Pulse:
@@ -20,6 +23,9 @@ class Pulse:
         self._slots = slots
         self._folder = folder
         self._failures = 0
+        self._looked_at: float | None = None
+        self._vitals = Vitals()
+        self._cores = 0
 
     def note(self, finished: Iterable[Finished]) -> None:
         """Results that the hub has taken."""
@@ -28,9 +34,13 @@ class Pulse:
 
     def health(self) -> Health:
         """The health now; see :func:`ghcoord.model.health.assess` for the rules."""
+        now = self._hub.runtime.monotonic()
+        if self._looked_at is None or now - self._looked_at >= LOOK_EVERY:
+            self._looked_at = now
+            self._vitals, self._cores = self._hub.vitals(self._folder), self._hub.machine().cpu_cores
         return assess(
-            self._hub.vitals(self._folder),
-            cores=self._hub.machine().cpu_cores,
+            self._vitals,
+            cores=self._cores,
             active_tasks=self._slots.running,
             faults=self._slots.faults,
             failures=self._failures,

@@ -155,6 +155,9 @@ class WorkerDaemon:
                     self._begin_drain("its time is over")
                 if self._draining and self._drained():
                     break
+                if self._wake.is_set():
+                    self._slots.settle(LINGER)
+                    self._wake.clear()
                 try:
                     self._tick()
                     self._rest(self._pause())
@@ -164,7 +167,7 @@ class WorkerDaemon:
                     # Also what nobody foresaw: a daemon that ends over one record leaves its tasks to no one.
                     known = isinstance(error, GhcoordError)
                     self._log("error", str(error) if known else f"unexpected {type(error).__name__}: {error}")
-                    self._wait(min(ERROR_BACKOFF, self._ttl / 6))
+                    self._wake.wait(min(ERROR_BACKOFF, self._ttl / 6))
         finally:
             forget()
             self._ended.set()
@@ -246,21 +249,15 @@ class WorkerDaemon:
         """Wait for something to do. What this process submits meanwhile is leased in the commit that submits it."""
         want = 0 if self._draining else self._slots.wanted()
         if not want:
-            self._wait(pause)
+            self._wake.wait(pause)
             return
         sent = self._runtime.monotonic()
         request = self._wish(want)
         end = self.hub.beat_along(request)
         try:
-            self._wait(pause)
+            self._wake.wait(pause)
         finally:
             self._receive(request, end, sent, self._seen_head)
-
-    def _wait(self, pause: float) -> None:
-        self._wake.wait(pause)
-        if self._wake.is_set():
-            self._slots.settle(LINGER)
-            self._wake.clear()
 
     def _receive(self, request: Beat, ask: Callable[[], Reply | None], sent: float, head: str | None) -> None:
         """Do what the reply to ``request`` says, if there is one; ``head`` is what was seen before."""

@@ -44,11 +44,6 @@ class _Room:
         self._readers += change if mode is Mode.SHARED else 0
 
 
-def has_room(record: LockRecord, mode: Mode) -> bool:
-    """Whether the present holders leave room for one more who comes as ``mode``."""
-    return _Room(record).has(mode)
-
-
 def offers(record: LockRecord, now: float, newcomer: Mode | None = None) -> list[float]:
     """Since or from when each waiter may take the lock, in their order, and last the ``newcomer`` if there is one.
 

@@ -48,8 +48,9 @@ class Sweep:
     """One run of gc over the repository at ``git_dir``.
 
     ``read`` returns raw objects and raises ``Corrupt`` for those that are
-    missing; ``cut`` are the commits whose parents are dropped; ``tell`` hears
-    how far it is.
+    missing; ``cut`` are the commits whose parents are dropped; ``check`` raises
+    ``Unsupported`` where something else may need what goes; ``tell`` hears how
+    far it is.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Sweep:
         runtime: Runtime,
         read: Callable[[Oid], RawObject],
         cut: Collection[Oid],
+        check: Callable[[], None],
         tell: Tell,
     ) -> None:
         self._git_dir = git_dir
@@ -68,6 +70,7 @@ class Sweep:
         self._refs = refs
         self._runtime = runtime
         self._read = read
+        self._check = check
         self._tell = tell
         self._reach = Reach(read, {*cut, *_lines(git_dir / SHALLOW)})
         self._made: set[str] = set()
@@ -79,6 +82,7 @@ class Sweep:
         something else than the hub lies in the repository, ``Corrupt`` for a
         damaged one, which is left as it is.
         """
+        self._check()
         with _mapped(self._git_dir), self._alone():
             before = _size(self._objects)
             old_packs, old_loose = self._stems(), list(self._loose())
@@ -187,6 +191,7 @@ class Sweep:
             self._install(self._pack(self._refs.read_all().values(), at_hand))
             if pushing or self._pushing():
                 return "a push is in progress"
+            self._check()  # somebody may have made a tag meanwhile
             self._cut()
             stay |= self._made | {path.stem for path in self._packs.glob("*.keep")}
             self._forget_summaries()

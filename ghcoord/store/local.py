@@ -232,12 +232,15 @@ class LocalStore:
             return self._read_odb(oid)
 
     def collect(self, cut: Collection[Oid], *, dry_run: bool, tell: Tell) -> Collected:
-        with self._mutex:
-            check_alone(self._repository, self._git_dir, self._prefix)
-        made = Sweep(self._git_dir, self._refs, self._runtime, self.raw, cut, tell).run(dry_run=dry_run)
+        sweep = Sweep(self._git_dir, self._refs, self._runtime, self.raw, cut, self._check_alone, tell)
+        made = sweep.run(dry_run=dry_run)
         with self._mutex:
             self._reopen()  # lets go of the packs that are gone
         return made
+
+    def _check_alone(self) -> None:
+        with self._mutex:
+            check_alone(self._repository, self._git_dir, self._prefix)
 
     def server_time(self) -> float:
         return self._runtime.now()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ghcoord.errors import Corrupt
 from ghcoord.store.base import FILE_MODE, TREE_MODE, ChangeSet, CommitInfo, Entry, Kind, Oid, RawObject
 
+_OID = re.compile(r"[0-9a-f]{40}")
 _SECONDS = re.compile(r"-?[0-9]{1,15}")
 AUTHOR_EMAIL = "hub@ghcoord.invalid"
 
@@ -128,8 +129,8 @@ def parse_commit(oid: Oid, data: bytes) -> CommitInfo:
             author = name
             stamp = tail.rpartition("> ")[2].split(" ")[0]
             when = int(stamp) if _SECONDS.fullmatch(stamp) else 0
-    if not tree:
-        raise Corrupt(f"commit {oid} has no tree")
+    if not all(map(_OID.fullmatch, (tree, *parents))):
+        raise Corrupt(f"commit {oid} is damaged: its tree or a parent is no object")
     return CommitInfo(oid, tree, tuple(parents), author, when, message.decode(errors="replace"))
 
 

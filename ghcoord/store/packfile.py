@@ -66,17 +66,17 @@ class PackWriter:
         base = self._bases.pop(found.path, None)
         entry, chain = None, 0
         if base is not None:
-            self._bases_bytes -= len(base[1])
+            self._bases_bytes -= len(base[1]) + len(found.path)
             offset, before, length = base
             delta = tree_delta(before, data) if length < MAX_CHAIN else None
             if delta is not None and len(delta) < len(data) // 2:
                 entry = _sized(OFFSET_DELTA, len(delta)) + _distance(self._at - offset) + zlib.compress(delta, LEVEL)
                 chain = length + 1
         self._bases[found.path] = (self._at, data, chain)
-        self._bases_bytes += len(data)
+        self._bases_bytes += len(data) + len(found.path)  # a path may be longer than what lies there
         while self._bases_bytes > BASES:
-            _, (_, dropped, _) = self._bases.popitem(last=False)
-            self._bases_bytes -= len(dropped)
+            path, (_, dropped, _) = self._bases.popitem(last=False)
+            self._bases_bytes -= len(dropped) + len(path)
         return entry
 
     def new_root(self) -> None:

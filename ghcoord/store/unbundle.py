@@ -47,10 +47,14 @@ def read_heads(file: Path, prefix: str) -> tuple[dict[str, Oid], int]:
                 continue
             if not ref.startswith(prefix) or ref == prefix or not pygit2.reference_is_valid_name(ref):
                 raise UsageError(f"{file} has the branch {ref[:80]!r}: a hub's lie below {prefix}")
-            heads[ref.removeprefix(prefix)] = oid
+            space = ref.removeprefix(prefix)
+            if heads.setdefault(space, oid) != oid:
+                raise Corrupt(f"{file} is broken: it has the branch {space!r} twice")
         for space in heads:
-            if any(space.rpartition("/")[0] == other or space.startswith(f"{other}/") for other in heads):
-                raise Corrupt(f"{file} is broken: the branch {space!r} lies below another")
+            above = space
+            while above := above.rpartition("/")[0]:
+                if above in heads:
+                    raise Corrupt(f"{file} is broken: the branch {space!r} lies below another")
         return heads, lines.tell()
 
 

@@ -146,23 +146,23 @@ def test_namespaces_and_drop(cli: Cli) -> None:
     assert 2 == cli("memory", "drop", "a//b", "--yes").code
 
 
-def answered(question: str, answer: str, *args: str) -> int:
-    """The exit code of a command on a terminal, where ``answer`` is typed once ``question`` shows."""
+def answered(question: str, answer: str, *args: str) -> tuple[int, str]:
+    """Exit code and screen of a command on a terminal, where ``answer`` is typed once ``question`` shows."""
     with Terminal("memory", *args) as terminal:
         terminal.wait_for(question)
         terminal.type(answer)
-        return terminal.end()
+        return terminal.end(), terminal.seen
 
 
-def test_a_no_changes_nothing(cli: Cli, tmp_path: Path) -> None:
-    """On a terminal the verbs that change many keys ask; a no is exit code 130, a yes does it."""
+def test_on_a_terminal_it_asks(cli: Cli, tmp_path: Path) -> None:
+    """A no is exit code 130 and changes nothing; a yes does it, with a bar that shows how far it is."""
     cli("memory", "set-many", "-", stdin='{"a": 1, "b": 2}')
-    (tmp_path / "f").write_text('{"c": 3}')
-    assert 130 == answered("Remove all keys of the namespace 'global': 2 keys (a, b)?", "n\n", "drop", "global")
-    assert 130 == answered("Set 1 key (c) in the namespace 'global'?", "n\n", "set-many", "f")
+    assert 130 == answered("all keys of the namespace 'global': 2 keys (a, b)?", "n\n", "drop", "global")[0]
     assert ["a", "b"] == [entry["key"] for entry in cli("memory", "list", "--json").json]
-    assert 0 == answered("Remove 2 keys (a, b)", "y\n", "delete-many", "a", "b")
-    assert [] == cli("memory", "list", "--json").json
+    (tmp_path / "f").write_text('{"key": "c", "value": 3}')
+    code, seen = answered("Import 1 keys: 1 new, 0 overwritten, 0 skipped, 0 there", "y\n", "import", "f")
+    assert (0, True) == (code, "importing" in seen)
+    assert "3\n" == cli("memory", "get", "c").out
 
 
 # -- files

@@ -359,6 +359,25 @@ def test_names_of_secrets(key: str) -> None:
     assert REDACTED == kept["a"][0][key]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {b"password": "hunter2"},
+        {"\uff50\uff41\uff53\uff53\uff57\uff4f\uff52\uff44": "hunter2"},
+        {"x" * 210 + "_password": "hunter2"},
+        [("Authorization", "hunter2")],
+        [{"name": "password", "value": "hunter2"}],
+        json.dumps(json.dumps({"password": "hunter2"})),
+        'password="a b\\" hunter2"',
+        "Authorization: Digest hunter2",
+        "Set-Cookie: a=b; sid=hunter2",
+    ],
+)
+def test_names_in_other_shapes(value: Any) -> None:
+    """Keys as bytes, in other letters or very long, pairs, JSON in JSON, headers."""
+    assert "hunter2" not in json.dumps(keep(value))
+
+
 @pytest.mark.parametrize("key", "path key keys monkey author authors tokenizer passing compass signal pinned".split())
 def test_names_that_are_no_secrets(key: str) -> None:
     """Ordinary arguments stay readable."""

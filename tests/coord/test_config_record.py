@@ -119,6 +119,20 @@ def test_a_broken_value_leaves_the_others(world: World) -> None:
     assert {"a": 1} == json.loads(world.files(META)[SETTINGS_RECORD])["newer.setting"]
 
 
+@pytest.mark.parametrize("value", ["1e999", r'"\ud800"', "[" * 300 + "]" * 300, "[" * 900 + "]" * 900])
+def test_what_cannot_be_written_again_is_dropped(world: World, value: str) -> None:
+    """A stranger's value that JSON allows but no writer makes stands in the way of no change and no repair."""
+    hub = world.open()
+    text = f'{{"quota.locks": 7, "strange": {value}}}'.encode()
+    world.put(META, {SETTINGS_RECORD: text})
+    assert ["'strange' is not a setting and cannot be written again"] == hub.config.problems()
+    assert {"format": 1, "quota.locks": 7} == json.loads(mended(text)[0])
+    assert 1 == len(mended(text)[1])
+    hub.config.set("locks.ttl", 9)
+    assert {"quota.locks": 7, "locks.ttl": 9.0} == hub.config.given()
+    assert [] == hub.config.problems()
+
+
 def test_the_ttl_of_locks(world: World) -> None:
     """An argument goes before this process's settings, these before the hub's, and these before the default."""
     hub, own = world.open(), world.open("own", locks=LockSettings(ttl=7.0))

@@ -104,6 +104,7 @@ def test_who_loses_the_lead_is_told_before_another_leads(world: World, once: boo
             errors.append(lost)
 
     thread = world.runtime.spawn(run, "a")
+    world.runtime.advance(0.1)
     campaign(world, other.leader.election("sched", lambda term: times.update(next=world.runtime.monotonic())))
     world.runtime.advance(40)
     assert not thread.is_alive()

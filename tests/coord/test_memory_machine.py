@@ -366,7 +366,7 @@ class MemoryMachine(Machine):
 
 def test_memory_follows_the_model() -> None:
     """Any order of commands: values, conditions, ttl, pages, history, watches, index and counts are the model's."""
-    run(MemoryMachine, 15, 40)
+    run(MemoryMachine, 10, 30)
 
 
 def test_the_same_on_disk() -> None:
@@ -379,4 +379,4 @@ def test_the_same_on_disk() -> None:
 def test_far_more_of_it(make: Callable[[], type[Machine]]) -> None:
     """As above, longer."""
     machine = make()
-    run(machine, 150 if machine.where == "memory" else 15, 50)
+    run(machine, 100 if machine.where == "memory" else 15, 50)

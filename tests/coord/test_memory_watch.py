@@ -245,7 +245,7 @@ def test_a_watch_costs_what_changed(world: World) -> None:
             return self.inner.blob(oid)
 
     hub = world.open()
-    hub.memory.set_many({f"k{n:04d}": n for n in range(2000)})
+    hub.memory.set_many({f"k{n:04d}": n for n in range(600)})
     hub.memory.set_many({f"t{n:04d}": n for n in range(100)}, ttl=500)
     store = Counting(world.store())
     reader = world.open("reader", store=store)

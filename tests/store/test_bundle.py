@@ -186,6 +186,11 @@ META = f"{HEAD} {DEFAULT_PREFIX}meta\n"
 WHOLE = (entry(1, COMMIT), entry(2, TREE), entry(3, b"x"))
 
 
+def with_commit(data: bytes) -> bytes:
+    """A bundle whose only commit is ``data``."""
+    return bundle(entry(1, data), *WHOLE[1:], heads=f"{object_id('commit', data)} {DEFAULT_PREFIX}meta\n")
+
+
 def test_the_smallest_bundle(tmp_path: Path) -> None:
     """What the broken ones below are made of is sound itself."""
     (tmp_path / "x.bundle").write_bytes(bundle(*WHOLE, heads=META))
@@ -207,6 +212,15 @@ def test_the_smallest_bundle(tmp_path: Path) -> None:
         (bundle(*WHOLE, heads=f"{HEAD} {DEFAULT_PREFIX}x.lock\n"), UsageError, "has the branch"),
         (bundle(*WHOLE, heads=f"{HEAD} {DEFAULT_PREFIX}\n"), UsageError, "has the branch"),
         (bundle(*WHOLE, heads=META + f"{HEAD} {DEFAULT_PREFIX}meta/x\n"), Corrupt, "lies below another"),
+        (bundle(*WHOLE, heads=META + f"{BLOB} {DEFAULT_PREFIX}meta\n"), Corrupt, "has the branch 'meta' twice"),
+        (
+            bundle(*WHOLE, heads="".join(f"{'0' * 40} {DEFAULT_PREFIX}a/{n}\n" for n in range(20_000))),
+            Corrupt,
+            "is missing",
+        ),
+        (with_commit(COMMIT.replace(b"author", b"parent not-an-id\nauthor", 1)), Corrupt, "is damaged: its tree"),
+        (with_commit(b"tree abc" + COMMIT[COMMIT.index(b"\n") :]), Corrupt, "is damaged: its tree"),
+        (with_commit(COMMIT[COMMIT.index(b"\n") + 1 :]), Corrupt, "is damaged: its tree"),
         (bundle(*WHOLE, heads=f"{HEAD[:-1]}g {DEFAULT_PREFIX}meta\n"), Corrupt, "its list of branches"),
         (bundle(*WHOLE)[:-1], Corrupt, "its checksum is another"),
         (bundle(*WHOLE, heads=META)[:110], Corrupt, "it ends before"),

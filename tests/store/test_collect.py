@@ -246,6 +246,15 @@ def test_entries_of_any_mode_are_kept(path: Path) -> None:
 # -- where it is not offered, and damage
 
 
+@pytest.mark.parametrize("stage", ["packing", "removing"])
+def test_a_tag_made_meanwhile_keeps_its_history(path: Path, made: list[Oid], stage: str) -> None:
+    """What is named by hand while it is being collected stays, and it says so."""
+    with pytest.raises(Unsupported, match="remove refs/tags/kept"):
+        collect_telling(open_store(path), when(stage, lambda: git(path, "tag", "kept", made[3])), made[10])
+    assert made[::-1] == history(open_store(path), made[-1])
+    fsck(path)
+
+
 def test_a_repository_with_more_than_a_hub_is_left_alone(path: Path, made: list[Oid], tmp_path: Path) -> None:
     """Other branches, reflogs and working folders may need what gc removes: it says so."""
     git(path, "update-ref", "refs/heads/main", made[3])
