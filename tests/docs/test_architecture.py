@@ -29,6 +29,8 @@ _PLACES = {
     "P": "[0-9]",
     "STATE": "[a-z]+",
     "PATH": ".+",
+    "STEPS/": "(?:[a-z0-9_!%-]+/)*",
+    "REST": ".*",
 }
 _WORD = re.compile("|".join([*_PLACES, "ID|NEED|WORKER|NAME|KEY|LOCK|TOKEN|KIND|BATCH|DIGEST"]))
 
@@ -80,6 +82,7 @@ def busy_hub() -> Hub:
     hub.locks.release("build", "ben")
     hub.locks.paths.acquire(["src/**"], "ann")
     hub.memory.set("color", "blue", fence=("deploy", lock.token))
+    hub.memory.set("coal", "black", ttl=60)
     return hub
 
 

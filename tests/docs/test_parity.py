@@ -120,11 +120,9 @@ def _connect(stage: Stage) -> None:
 
 @row("Hub, settings, errors: locking.ttlSeconds, retryAttempts, retryDelayMs")
 def _lock_settings(stage: Stage) -> None:
-    assert (300.0, 3, 1.0) == (
-        Settings().locks.ttl,
-        Settings().locks.retry_attempts,
-        Settings().locks.retry_delay,
-    )
+    lock = stage.hub.locks.acquire("with the default")
+    assert lock is not None
+    assert (300.0, 3, 1.0) == (lock.ttl, Settings().locks.retry_attempts, Settings().locks.retry_delay)
     given = parse_settings('[locks]\nttl = "1m"\nretry_attempts = 5\nretry_delay = "2s"\n').locks
     assert (60.0, 5, 2.0) == (given.ttl, given.retry_attempts, given.retry_delay)
     assert 0 == stage.cli("lock", "acquire", "x", "--owner", "a", "--ttl", "60", "--wait", "1s").code
