@@ -112,6 +112,7 @@ class WorkerDaemon:
         self._acknowledged = 0.0
         self._seen_head: str | None = None
         self._next_due: float | None = None
+        self._asked = 0
         self._quiet_since: float | None = None
         self._cancelled_at: float | None = None
         self._next_progress = 0.0
@@ -225,7 +226,8 @@ class WorkerDaemon:
         want = 0 if self._draining else slots.wanted()
         head = self.hub.heads().get(FLEET)
         due = self._next_due is not None and self.hub.now().timestamp() >= self._next_due
-        if head != self._seen_head or finished or returned or said or renew or due:
+        freed = want > 0 and self._asked == 0
+        if head != self._seen_head or finished or returned or said or renew or due or freed:
             request = replace(
                 self._wish(want), renew=renew, draining=self._draining, finished=finished, returned=returned, said=said
             )
@@ -281,6 +283,7 @@ class WorkerDaemon:
         # Of its own commit a worker has nothing to learn; later transactions in it would have a higher revision.
         self._seen_head = newest[1] if newest is not None and newest[0] == reply.revision else head
         self._next_due = reply.next_due
+        self._asked = request.want
         unknown = set(reply.held.items()) - self._slots.known() - {key_of(task) for task in reply.leased}
         for task_id, token in unknown:
             self._slots.give_back(task_id, token, "the reply that leased it was lost")

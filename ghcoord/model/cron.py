@@ -97,13 +97,13 @@ class Timetable:
 
         Looks back in growing steps, so that a year of sleep costs little more than a day.
         """
-        back = timedelta(seconds=(self.period or 60) * most)
+        back = min(timedelta(seconds=(self.period or 60) * most), until - since)
         while True:
             begin = max(since, until - back)
             found = deque(self._until(begin, until), maxlen=most)
             if len(found) == most or begin == since:
                 return list(found)
-            back *= 6
+            back = min(6 * back, until - since)
 
     def _until(self, begin: datetime, until: datetime) -> Iterator[datetime]:
         for due in self.after(begin):

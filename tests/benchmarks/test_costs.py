@@ -78,4 +78,4 @@ def test_a_single_task_waits_for_nobodys_poll(hub: Hub, tmp_path: Path) -> None:
         for _ in range(3):
             hub.tasks.wait(hub.tasks.submit("nothing").id, timeout=60)
         assert time.monotonic() - began < 15
-    assert 6 <= hub.commits - commits <= 10  # each two, or three when the worker was not back at its place in time
+    assert 6 <= hub.commits - commits <= 12  # two each, and a third when the worker was not back at its place in time

@@ -18,9 +18,15 @@ HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b31m [bold]x[/bold] \u202egnirts\u2028 
 
 WORKER_KEYS = """id hostname pid status drain_requested registered_at last_heartbeat expires_at ttl token capacity
 capabilities sandbox max_sessions active_sessions session_ids health recent_types metadata"""
-TASK_KEYS = """id tool args state priority attempt worker result created_at submitted_by started_at ended_at due_at
-timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease history metadata"""
-LOCK_KEYS = "name owner token acquired_at expires_at metadata"
+TASK_KEYS = """id tool type args state priority attempt worker result created_at submitted_by started_at ended_at due_at
+not_before after waiting_for if_failed key concurrency rate unique requirements assigned_at assigned schedule batch
+estimated_duration timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease
+history metadata"""
+SUBMITTED_KEYS = TASK_KEYS + " duplicate"
+SCHEDULE_KEYS = """name cron timezone tool args options missed grace overlap paused next_fire last_fire last_task fires
+created_at created_by"""
+LOCK_KEYS = "name owner token acquired_at expires_at metadata mode permits depth paths"
+SETTING_KEYS = "name value default set kind means"
 ENTRY_KEYS = "key value namespace revision updated_at updated_by ttl expires_at"
 VERSION_KEYS = "revision at by kind deleted value ttl namespace commit"
 
@@ -32,7 +38,9 @@ SESSION = [
     (["worker", "list", "--count"], "count"),
     (["worker", "show", "w1"], WORKER_KEYS),
     (["worker", "status", "w1", "active"], WORKER_KEYS),
-    (["task", "submit", "echo", "--id", "t0"], TASK_KEYS),
+    (["task", "submit", "echo", "--id", "t0"], SUBMITTED_KEYS),
+    (["task", "assign", "t0", "w1"], TASK_KEYS),
+    (["task", "unassign", "t0"], TASK_KEYS),
     (["balance", "next", "w1"], TASK_KEYS),
     (["balance", "select", "t0"], WORKER_KEYS),
     (
@@ -49,9 +57,9 @@ SESSION = [
     (["worker", "reap", "--dry-run"], "stale recovered removed removed_ids taken"),
     (["worker", "reap", "--mark-only"], "marked"),
     (["worker", "deregister", "w1"], "success message unknown_session_ids"),
-    (["task", "submit", "echo", "--id", "t1", "--arg", "message=hi"], TASK_KEYS),
-    (["task", "submit", "echo", "--id", "t2"], TASK_KEYS),
-    (["task", "submit", "--batch", "-"], "submitted batch_id ids"),
+    (["task", "submit", "echo", "--id", "t1", "--arg", "message=hi"], SUBMITTED_KEYS),
+    (["task", "submit", "echo", "--id", "t2"], SUBMITTED_KEYS),
+    (["task", "submit", "--batch", "-"], "submitted duplicates batch_id ids"),
     (["task", "cancel", "t2"], TASK_KEYS),
     (["task", "retry", "t2"], TASK_KEYS),
     (["task", "cancel", "t2"], TASK_KEYS),
@@ -63,16 +71,31 @@ SESSION = [
     (["task", "show", "t1"], TASK_KEYS),
     (["task", "wait", "t1"], TASK_KEYS),
     (["task", "logs", "t1"], "id text"),
+    (["task", "cancel", "--state", "queued", "--yes"], "cancelled refused"),
+    (["task", "retry", "--state", "dead", "--yes"], "retried refused"),
+    (["task", "purge", "--state", "cancelled", "--yes"], "purged refused"),
+    (["schedule", "add", "nightly", "0 3 * * *", "echo"], SCHEDULE_KEYS),
+    (["schedule", "list"], [SCHEDULE_KEYS]),
+    (["schedule", "show", "nightly"], SCHEDULE_KEYS),
+    (["schedule", "pause", "nightly"], SCHEDULE_KEYS),
+    (["schedule", "resume", "nightly"], SCHEDULE_KEYS),
+    (["schedule", "run", "nightly"], SUBMITTED_KEYS),
+    (["schedule", "remove", "nightly", "--yes"], SCHEDULE_KEYS),
     (["lock", "acquire", "x", "--owner", "a"], LOCK_KEYS),
     (["lock", "renew", "x", "--owner", "a"], LOCK_KEYS),
     (["lock", "list"], [LOCK_KEYS]),
-    (["lock", "show", "x"], LOCK_KEYS),
-    (["lock", "release", "x", "--owner", "a"], "name owner released"),
+    (["lock", "show", "x"], LOCK_KEYS + " holders waiters"),
+    (["lock", "release", "x", "--owner", "a"], "name owner released depth"),
     (["lock", "release", "--all", "--owner", "a"], "owner released"),
     (["lock", "acquire", "x", "--owner", "a"], LOCK_KEYS),
     (["lock", "force-unlock", "x", "--yes"], LOCK_KEYS),
     (["lock", "clean"], "removed"),
     (["lock", "run", "x", "--", "true"], "name owner token exit_code duration"),
+    (
+        ["lock", "stats", "x"],
+        "name acquisitions contended expired left held_total held_max waited_total waited_max last_owner updated_at",
+    ),
+    (["leader", "run", "s", "--once", "--", "true"], "name id token terms exit_code duration"),
     (["memory", "set", "k", "v"], ENTRY_KEYS),
     (["memory", "get", "k"], ENTRY_KEYS),
     (["memory", "list"], [ENTRY_KEYS]),
@@ -87,6 +110,19 @@ SESSION = [
     (["memory", "delete", "k"], "key namespace deleted"),
     (["memory", "set", "k", "v"], ENTRY_KEYS),
     (["memory", "drop", "global", "--yes"], "namespace removed"),
+    (["config", "list"], [SETTING_KEYS]),
+    (["config", "set", "quota.locks", "100"], SETTING_KEYS),
+    (["config", "get", "quota.locks"], SETTING_KEYS),
+    (["config", "unset", "quota.locks"], SETTING_KEYS),
+    (
+        ["gc", "--dry-run"],
+        "dry_run retention since commits commits_cut objects bytes_before bytes_after postponed",
+    ),
+    (["export", "all.bundle"], "file spaces commits objects bytes"),
+    (["import", "all.bundle", "--hub", "copy.git"], "hub id spaces migrated_from"),
+    (["audit", "log"], ["at space namespace kind by author revision commit fields"]),
+    (["audit", "blame", "task", "t1"], "kind name space path removed fields"),
+    (["audit", "purge", "--older-than", "30d", "--yes"], "entries files before first dry_run"),
     (["doctor"], "hub usable findings"),
 ]
 """A session with every command that prints one JSON document, and the keys of each; in a list: of its elements."""
@@ -112,7 +148,8 @@ def test_the_session_covers_every_verb() -> None:
     from tests.cli.test_help import NAMES
 
     covered = {name for name in NAMES for line, _ in SESSION if name.split() == line[: len(name.split())]}
-    assert {"memory watch", "status", "demo", "memory apply"} == set(NAMES) - covered
+    own = {"memory watch", "status", "demo", "memory apply", "bench", "schedule next"}
+    assert own | {"leader show", "leader list", "leader resign"} == set(NAMES) - covered
 
 
 def test_hostile_records_do_no_harm(cli: Cli, hub: Path) -> None:

@@ -8,12 +8,15 @@ import pytest
 
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET
+from ghcoord.coord.queue import records, releasing
 from ghcoord.coord.queue.upkeep import PAGE
 from ghcoord.coord.submission import MAX_AFTER
 from ghcoord.coord.tasks import Submission, TaskQuery
 from ghcoord.errors import IllegalTransition, NotFound, UsageError
 from ghcoord.hub import Hub
+from ghcoord.model import steps
 from ghcoord.model.task import State, Task
+from ghcoord.store.tx import Tx
 from ghcoord.testing.faults import CommitFault
 from tests.coord.links import check_links
 from tests.coord.world import BAD, GOOD, Daemon, World, edited, ids, kinds, where
@@ -273,6 +276,23 @@ def test_a_retry_while_others_are_being_told(world: World) -> None:
     daemon.report(*daemon.lease())
     assert (0, 30) == (hub.tasks.counts()["blocked"], hub.tasks.counts()["queued"])
     check_links(world.store(), world.runtime.now())
+
+
+def test_many_ends_that_nobody_hears_of_are_noted_in_pages(world: World) -> None:
+    """Those who wait for a success are not told of a failure; to find that out costs a commit only so much."""
+    hub = world.open()
+    for number in range(5):
+        hub.tasks.submit("echo", {}, id=f"a{number}")
+        hub.tasks.submit("echo", {}, after=[f"a{number}"], if_failed="wait")
+
+    def fail(tx: Tx) -> None:
+        found = [task for number in range(5) if (task := records.get(tx, f"a{number}")) is not None]
+        records.put(tx, [(task, steps.cancel(task, "", now=tx.now)) for task in found])
+
+    hub._context.transact((FLEET,), fail)
+    more = [hub._context.transact((FLEET,), lambda tx: releasing.work(tx, 2)) for _ in range(3)]
+    assert [True, True, False] == more
+    assert 5 == hub.tasks.counts()["blocked"]
 
 
 @pytest.mark.slow

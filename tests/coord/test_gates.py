@@ -429,6 +429,19 @@ def test_task_events_name_the_key(world: World) -> None:
     assert {(kind, "k") for kind in kinds} == set(told)
 
 
+def test_more_lines_of_a_key_than_its_record_can_hold(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there is room for are shown, the others when those are empty; nothing gets too large."""
+    monkeypatch.setattr(gates, "MAX_EXPOSED", 2)
+    hub = world.open()
+    for tool in "abc":
+        enqueue(hub, tool, tool=tool, limit=Limit(key="k", concurrency=5))
+    assert ["a", "b"] == ready(world)
+    daemon = Daemon(hub, tools=("a", "b", "c"))
+    assert ["a", "b"] == ids(daemon.lease(9))
+    assert ["c"] == ids(daemon.lease(9))
+    world.check_index()
+
+
 def test_the_records_of_a_batch_are_found_in_few_places(world: World) -> None:
     """Ids that ghcoord makes lie side by side, and others where they always did."""
     assert "tasks/t/000000/04/t1042.json" == layout.task_path("t1042")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from ghcoord.store.base import CommitInfo, Oid
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.wrappers import WrappedStore
 from ghcoord.testing.clock import START
-from tests.coord.memory_checks import set_together
+from tests.coord.memory_checks import check_namespace, set_together
 from tests.coord.world import World, edited, where
 
 SPACE = "memory/global"
@@ -244,3 +245,26 @@ def test_a_tree_that_is_gone_ends_it_too(world: World) -> None:
     reader = world.open("reader", store=Lost(world.store()))
     assert [2] == [one.value for one in reader.memory.history("k")]
     assert isinstance(world.snapshot(SPACE), Snapshot)
+
+
+def test_what_gc_leaves(tmp_path: Path) -> None:
+    """The versions that it keeps, a clear word about those that it let go, and watches that begin anew."""
+    world = World(tmp_path / "hub.git")
+    hub = world.open()
+    for number in range(5):
+        hub.memory.set("k", number)
+        hub.memory.set("other", number)
+        world.runtime.advance(86_400)
+    old, *_ = [version.revision for version in reversed(hub.memory.history("k"))]
+    assert 5 == len(hub.memory.history("k"))
+    hub.gc(2.5 * 86_400)
+    reader = world.open("reader")
+    assert [4, 3, 2] == [one.value for one in reader.memory.history("k")]
+    with pytest.raises(NotFound, match="is no longer kept"):
+        reader.memory.get("k", revision=old)
+    assert 3 == reader.memory.get("k", revision=reader.memory.history("k")[1].revision)
+    changes = reader.memory.watch("k", since=old)
+    assert not callable(changes)
+    assert ["resync", "set"] == [next(changes).kind, next(changes).kind]
+    assert ["k", "other"] == check_namespace(world.snapshot(SPACE))
+    world.close()

@@ -421,20 +421,36 @@ def test_people_edit_schedules(both: World) -> None:
     check_links(both.store(), both.runtime.now())
 
 
-def test_options_that_nobody_could_have_submitted(world: World) -> None:
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [({"priority": "high"}, "priority"), ({"requirements": 5}, "the options of the schedule 's' cannot be read")],
+)
+def test_options_that_nobody_could_have_submitted(world: World, options: dict[str, Any], why: str) -> None:
     """A record with a made-up option is told not to fire, and stops nothing else."""
     hub = world.open()
     hub.schedules.put("s", "@hourly", "echo")
     hub.schedules.put("r", "@hourly", "echo")
     path = layout.schedule_path("s")
-    template = {"tool": "echo", "args": {}, "options": {"priority": "high", "id": "x", "after": ["t"]}}
+    template = {"tool": "echo", "args": {}, "options": {**options, "id": "x", "after": ["t"]}}
     world.put(FLEET, {path: edited(world.files(FLEET)[path], template=template)})
     go_to(world, BEGIN)
     daemon = Daemon(hub)
     daemon.beat()
     assert ([], at(0)) == (fired(hub), fired(hub, "r"))
-    assert "priority" in next(e.fields["reason"] for e in hub.events() if e.kind == "schedule cannot fire")
+    assert why in next(e.fields["reason"] for e in hub.events() if e.kind == "schedule cannot fire")
     assert BEGIN + timedelta(hours=1) == known(hub.schedules.get("s")).next_fire
+
+
+def test_an_option_without_a_value_is_as_if_not_given(world: World) -> None:
+    """Also one that has a default of its own."""
+    hub = world.open()
+    hub.schedules.put("s", "@hourly", "echo", prefer="w")
+    path = layout.schedule_path("s")
+    template = {"tool": "echo", "options": {"prefer": "w", "prefer_for": None}}
+    world.put(FLEET, {path: edited(world.files(FLEET)[path], template=template)})
+    go_to(world, BEGIN)
+    Daemon(hub).beat()
+    assert at(0) == fired(hub)
 
 
 def test_a_record_of_a_newer_version(world: World) -> None:

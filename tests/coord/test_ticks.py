@@ -152,6 +152,15 @@ def test_an_idle_hub_costs_nothing(world: World) -> None:
     assert before == hub.commits
 
 
+def test_the_first_ticks_on_an_empty_hub_are_no_commits(world: World) -> None:
+    """Nothing is written before there is a task."""
+    daemon = Daemon(world.open())
+    before = world.store().heads()
+    daemon.beat()
+    daemon.beat(want=3)
+    assert before == world.store().heads()
+
+
 def test_a_worker_that_lost_a_lease_shows_its_free_slot(world: World) -> None:
     """When a task is taken away by hand, the next look puts the record right; once."""
     hub = world.open()

@@ -142,6 +142,13 @@ def test_a_long_sleep_is_looked_through_quickly() -> None:
     assert 3 == len(rare.newest(datetime(2024, 1, 1, tzinfo=UTC), datetime(2027, 6, 1, tzinfo=UTC), 501))
 
 
+def test_a_period_of_years_is_looked_back_for() -> None:
+    """Five hundred of them would begin before the calendar does."""
+    table = parse("every 3650d", "UTC", datetime(2020, 1, 1, tzinfo=UTC))
+    due = table.newest(datetime(2020, 1, 1, tzinfo=UTC), datetime(2035, 1, 1, tzinfo=UTC), 501)
+    assert [datetime(2029, 12, 29, tzinfo=UTC)] == due
+
+
 def test_the_end_of_the_calendar() -> None:
     """Nothing is due in years that could not be shown, and asking for it is no error."""
     late = datetime(9998, 12, 31, 23, 59, tzinfo=UTC)

@@ -86,6 +86,26 @@ def test_a_function_that_ignores_its_timeout_is_reported(
     assert [True] == seen
 
 
+def test_a_slot_that_such_a_function_leaves_late_is_used_at_once(
+    hub: Hub, work: Callable[..., Summary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is queued does not wait for the next renewal, though nothing on the hub has changed."""
+
+    @hub.tools.register("stubborn")
+    def stubborn() -> None:
+        time.sleep(0.6)
+
+    @hub.tools.register("quick")
+    def quick() -> str:
+        return "done"
+
+    hub.tasks.submit("stubborn", {}, timeout=0.1)
+    queued = hub.tasks.submit("quick", {})
+    monkeypatch.setattr("ghcoord.execution.slots.TIMEOUT_SLACK", 0.1)
+    work(grace=0.1, ttl=30.0, until_idle=1.0)
+    assert getattr(hub.tasks.result(queued.id), "success", None)
+
+
 def test_progress_and_output_reach_the_hub(hub: Hub, work: Callable[..., Summary]) -> None:
     """What a running function says is in the record while it runs."""
     go_on = threading.Event()

@@ -63,7 +63,7 @@ def parse(raw: bytes | None) -> Counts:
         sequence = int(value.get("sequence", 0))
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return Counts()
-    return Counts(sequence if 0 <= sequence < MAX_SEQUENCE else 0, states, classes)
+    return Counts(sequence if 0 <= sequence < MAX_SEQUENCE // 2 else 0, states, classes)
 
 
 def read(tx: Tx) -> Counts:

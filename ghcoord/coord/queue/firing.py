@@ -13,7 +13,7 @@ from ghcoord.coord.context import SCHEDULE_TABLE
 from ghcoord.coord.layout import FIRING, FLEET
 from ghcoord.coord.queue import counts, lookup, records, timers, uniqueness
 from ghcoord.coord.submission import OPEN, Submission, build
-from ghcoord.errors import Corrupt, GhcoordError, InvalidName, NewerSchema
+from ghcoord.errors import Corrupt, GhcoordError, InvalidName, NewerSchema, UsageError
 from ghcoord.model import schedule as model
 from ghcoord.model.schedule import Schedule
 from ghcoord.model.task import Task, Unique
@@ -135,7 +135,6 @@ def submit(
     Without an id it gets the next free one.  Raises ``GhcoordError`` for what no submission may say.
     """
     one = submission_of(schedule)
-    one.check()
     terms = one.unique_terms() if schedule.overlap else alone(schedule.name)
     other = uniqueness.find(tx, terms) if terms is not None else None
     if other is not None:
@@ -156,10 +155,16 @@ def submit(
 
 
 def submission_of(schedule: Schedule) -> Submission:
-    """What a schedule submits; raises ``UsageError`` for options that people made up."""
+    """What a schedule submits, checked; raises ``UsageError`` for options that people made up."""
     template = schedule.template
-    known = {name: value for name, value in template.options.items() if name in Submission.__dataclass_fields__}
-    return Submission(template.tool, template.args, **known)
+    fields = Submission.__dataclass_fields__
+    known = {name: value for name, value in template.options.items() if name in fields and value is not None}
+    one = Submission(template.tool, template.args, **known)
+    try:
+        one.check()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UsageError(f"the options of the schedule {schedule.name!r} cannot be read: {error}") from None
+    return one
 
 
 def alone(name: str) -> Unique:

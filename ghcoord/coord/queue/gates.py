@@ -23,6 +23,12 @@ from ghcoord.model.gate import Gate
 from ghcoord.model.task import State, Task
 from ghcoord.store.tx import Tx
 
+MAX_EXPOSED = 1500
+"""Lines of a key that show their first task at a time: the gate's record must hold their places.
+
+There are fewer lines for all workers, which come first; those for single workers come after them.
+"""
+
 
 def get(tx: Tx, key: str) -> Gate | None:
     """The gate of ``key``; ``None`` when nothing of it waits, runs or has lately started."""
@@ -88,7 +94,7 @@ def settle(tx: Tx, gate: Gate) -> Gate | None:
     exposed: list[str] = []
     for head in _heads(tx, gate.key):
         waiting = True
-        if not is_open:
+        if not is_open or len(exposed) >= MAX_EXPOSED:
             break
         exposed.append(head)
     for path in set(gate.exposed) - set(exposed):

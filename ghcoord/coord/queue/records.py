@@ -119,6 +119,8 @@ def key_of(task: Task) -> str | None:
 
 def reindex(tx: Tx, pairs: Sequence[Pair]) -> None:
     """Do what follows when each old task has become the new one, whose record is there already."""
+    if not pairs:
+        return
     present = counts.read(tx)
     for old, new in pairs:
         before = layout.index_paths(old) if old is not None else ()

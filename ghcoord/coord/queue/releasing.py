@@ -13,11 +13,15 @@ PAGE_BYTES = 8 * 1024 * 1024
 
 
 def work(tx: Tx, limit: int) -> bool:
-    """Tell up to ``limit`` of those who wait that a task has ended; returns whether more are to be told."""
+    """Tell those who wait that a task has ended; returns whether there is more to do.
+
+    ``limit`` is for those who are told, and for the ended tasks of which all have been told.
+    """
     room = [limit, PAGE_BYTES]
+    heard = 0
     unreadable: set[str] = set()
     while (found := next((path for path in tx.walk(FLEET, RELEASING) if path not in unreadable), None)) is not None:
-        if room[0] <= 0 or room[1] <= 0:
+        if room[0] <= 0 or room[1] <= 0 or heard >= limit:
             return True
         task_id = found.rpartition("/")[2]
         ended = lookup.get(tx, task_id)
@@ -25,6 +29,7 @@ def work(tx: Tx, limit: int) -> bool:
             unreadable.add(found)
         elif _release(tx, task_id, ended, room):
             tx.delete(FLEET, found)
+            heard += 1
     return False
 
 
