@@ -88,7 +88,7 @@ SESSION = [
     (["lock", "release", "x", "--owner", "a"], "name owner released depth"),
     (["lock", "release", "--all", "--owner", "a"], "owner released"),
     (["lock", "acquire", "x", "--owner", "a"], LOCK_KEYS),
-    (["lock", "force-unlock", "x", "--yes"], LOCK_KEYS),
+    (["lock", "force-unlock", "x", "--yes"], LOCK_KEYS + " holders waiters"),
     (["lock", "clean"], "removed"),
     (["lock", "run", "x", "--", "true"], "name owner token exit_code duration"),
     (

@@ -48,6 +48,15 @@ def test_order_holds_over_many(world: World) -> None:
     assert expected == leased
 
 
+def test_a_made_up_end_of_the_queue_is_not_counted_from(world: World) -> None:
+    """The places that the index has names for do not run out, and the next task is behind the last one."""
+    hub = world.open()
+    hub.tasks.submit("echo")
+    world.put(FLEET, {layout.QUEUE_RECORD: json.dumps({"sequence": 2**40 - 1}).encode()})
+    assert [1, 2] == [hub.tasks.submit("echo").sequence for _ in range(2)]
+    world.check_index()
+
+
 def test_a_returned_task_keeps_its_place_a_retried_one_goes_to_the_end(world: World) -> None:
     """Giving back and losing do not cost the place in the queue."""
     hub = world.open()

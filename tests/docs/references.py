@@ -98,6 +98,9 @@ def python_reference() -> str:
     from ghcoord import config, errors
     from ghcoord.bootstrap import import_hub
     from ghcoord.coord import (
+        audit,
+        audit_query,
+        balance,
         care,
         config_record,
         events,
@@ -107,12 +110,14 @@ def python_reference() -> str:
         locks,
         memory,
         repair,
+        schedules,
+        task_query,
         tasks,
         workers,
     )
     from ghcoord.execution import worker as daemon
     from ghcoord.hub import Hub
-    from ghcoord.model import lock, lock_stats, task, tool, worker
+    from ghcoord.model import event, lock, lock_stats, placement, requirements, schedule, task, tool, worker
     from ghcoord.model import memory as entries
     from ghcoord.store import bundle
 
@@ -133,8 +138,12 @@ def python_reference() -> str:
         _class(leader.Term, "what `on_started` of an election gets"),
         _class(leader.Election, "what `hub.leader.election` returns"),
         _class(tasks.Tasks, "hub.tasks"),
+        _class(task_query.TaskQuery, "which tasks a bulk action means"),
+        _class(schedules.Schedules, "hub.schedules"),
         _class(workers.Workers, "hub.workers", leave_out={"recover_dead"}),
+        _class(balance.Balance, "hub.balance"),
         _class(memory.Memory, "hub.memory"),
+        _class(audit.Audit, "hub.audit"),
         _class(config_record.HubSettings, "hub.config"),
         _class(tool.ToolRegistry, "hub.tools"),
         "## Running tasks",
@@ -146,8 +155,10 @@ def python_reference() -> str:
             _class(kind)
             for kind in (lock.Lock, lock.Waiter, lock_stats.LockStats, task.Task, task.TaskResult, tasks.Submission)
         ),
-        *(_class(kind) for kind in (worker.Worker, workers.Registration)),
+        *(_class(kind) for kind in (requirements.Requirements, schedule.Schedule)),
+        *(_class(kind) for kind in (worker.Worker, workers.Registration, placement.LoadDistribution)),
         *(_class(kind) for kind in (entries.MemoryEntry, memory.FencedBy, memory.Change, events.Event)),
+        *(_class(kind) for kind in (event.AuditEntry, audit_query.AuditEvent)),
         *(_class(kind) for kind in (care.GcReport, bundle.Written, repair.Repair, config_record.SettingState)),
         "## Settings",
         *(_class(kind) for kind in (config.Settings, config.LockSettings, config.WorkerSettings)),
