@@ -72,7 +72,8 @@ class Sweep:
         self._read = read
         self._check = check
         self._tell = tell
-        self._reach = Reach(read, {*cut, *_lines(git_dir / SHALLOW)})
+        self._ends = frozenset(cut)
+        self._reach = Reach(read, cut)
         self._made: set[str] = set()
 
     def run(self, *, dry_run: bool) -> Collected:
@@ -84,6 +85,7 @@ class Sweep:
         """
         self._check()
         with _mapped(self._git_dir), self._alone():
+            self._reach = Reach(self._read, self._ends.union(_lines(self._git_dir / SHALLOW)))
             before = _size(self._objects)
             old_packs, old_loose = self._stems(), list(self._loose())
             first = self._pack(self._refs.read().values())

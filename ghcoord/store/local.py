@@ -175,12 +175,12 @@ class LocalStore:
         self._reads += 1
         if self._reads > REOPEN_AFTER:
             self._reopen()
-        for last in (False, False, True):
+        for last in (False, True):
             try:
                 number, data = self._repository.odb.read(oid)
                 return _KINDS[int(number)], data
             except (KeyError, pygit2.GitError, OSError, ValueError) as error:
-                # Another process may have merged packs that this handle still lists, and again while it looks afresh.
+                # Another process may have merged packs that this handle still lists: look afresh, once.
                 if last:
                     raise Corrupt(f"object {oid} cannot be read from {self.url}: run 'git fsck' there") from error
                 self._reopen()

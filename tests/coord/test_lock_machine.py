@@ -19,6 +19,9 @@ from tests.coord.test_machines import MARGIN, Machine, on_disk, run
 POLL = 1.0
 """Poll interval of both stores, in seconds."""
 
+NO_ROUND_NUMBER = 0.003
+"""Seconds that each pause takes more, so that no time is exactly the end of anything (within a hundred pauses)."""
+
 OWNERS = st.sampled_from(["a", "b", "c"])
 PERMITS = {"x": 1, "s": 2}
 """A lock, held alone or shared, and a semaphore."""
@@ -370,7 +373,7 @@ class LockMachine(Machine):
 
     @rule(seconds=st.sampled_from([0.1, 0.4, 1.0, 2.0, 3.0, 10.0]))
     def pause(self, seconds: float) -> None:
-        self.world.runtime.advance(seconds)
+        self.world.runtime.advance(seconds + NO_ROUND_NUMBER)
 
     @invariant()
     def the_records_are_the_model(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from ghcoord.errors import NotFound
 from ghcoord.model.lock import Lock
-from tests.coord.test_lock_machine import OWNERS, TTLS, Held, found
+from tests.coord.test_lock_machine import NO_ROUND_NUMBER, OWNERS, TTLS, Held, found
 from tests.coord.test_machines import MARGIN, Machine, on_disk, run
 
 TREE = {
@@ -116,7 +116,7 @@ class PathMachine(Machine):
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 3.0]))
     def pause(self, seconds: float) -> None:
-        self.world.runtime.advance(seconds)
+        self.world.runtime.advance(seconds + NO_ROUND_NUMBER)
 
     @invariant()
     def the_records_are_the_model(self) -> None:

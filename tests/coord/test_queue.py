@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
 
+from ghcoord.coord import layout
+from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import upkeep
 from ghcoord.coord.tasks import Submission
 from ghcoord.coord.tick import Finished, Returned

@@ -16,6 +16,7 @@ import pytest
 from ghcoord.clock import SystemRuntime
 from ghcoord.errors import Corrupt, Denied, Unavailable, Unsupported
 from ghcoord.store.base import Collected, Oid
+from ghcoord.store.collect import Sweep
 from ghcoord.store.inmemory import MemoryStore
 from ghcoord.store.local import LocalStore
 from ghcoord.store.snapshot import Snapshot
@@ -198,6 +199,16 @@ def test_one_at_a_time(path: Path, made: list[Oid]) -> None:
     done = collect_telling(open_store(path), when("packing", second), made[5])
     assert ["another gc of this hub is running: let it end"] == refused
     assert (15, 5) == (done.commits, done.commits_cut)
+
+
+def test_one_that_waited_goes_by_what_the_other_left(path: Path, made: list[Oid]) -> None:
+    """History that another run has cut, after this one was told where to, is not missed."""
+    store = open_store(path)
+    sweep = Sweep(path, store._refs, SystemRuntime(), store.raw, [made[5]], lambda: None, lambda what, count: None)
+    collect(open_store(path), made[10])
+    done = sweep.run(dry_run=False)
+    assert (10, 0) == (done.commits, done.commits_cut)
+    assert made[:9:-1] == history(open_store(path), made[-1])
 
 
 def test_a_push_in_progress_postpones(path: Path, made: list[Oid]) -> None:
