@@ -112,6 +112,9 @@ class Submission:
             _number(seconds, what)
         if not 0 <= self.backoff <= 86400 or not 0 <= self.backoff_cap <= 7 * 86400:
             raise UsageError("back-off is out of range: give 0 to 86400 s, its cap up to 7 days")
+        if not isinstance(self.unique, bool):
+            raise UsageError(f"unique is true or false, not {self.unique!r}")
+        _number(self.prefer_for, "time that a worker is preferred for")
         for given, what in (
             (self.timeout, "timeout"),
             (self.estimated_duration, "estimated duration"),
@@ -262,6 +265,8 @@ def moment_of(when: datetime | float, now: float) -> datetime:
 
 def requirements_of(given: Requirements | Mapping[str, Any]) -> Requirements:
     """What is required, checked; raises ``UsageError``."""
+    if not isinstance(given, Requirements | Mapping):
+        raise UsageError(f"requirements are Requirements or an object, not {given!r}")
     if isinstance(given, Mapping):
         known = set(Requirements.model_fields)
         for name in given:

@@ -110,6 +110,7 @@ class Workers(Recovery):
             before = WORKER_TABLE.get(tx, FLEET, worker_id)
             if before is not None:
                 leasing.lose_all(tx, worker_id, "a newer registration of its worker")
+                leasing.unassign_all(tx, worker_id, pinned=False)  # it may offer less than before
             at = stamp(tx.now)
             worker = Worker(
                 id=worker_id,

@@ -93,12 +93,13 @@ _ATOMS = frozenset({str, int, float, bool, type(None)})
 
 def _ordered(value: Any) -> Any:
     """``value`` with the keys of every object in order; raises ``TypeError`` for what is not JSON."""
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind is dict or isinstance(value, dict):
         return {key: one if type(one := value[key]) in _ATOMS else _ordered(one) for key in sorted(value)}
-    if isinstance(value, list | tuple):
+    if kind is list or isinstance(value, list | tuple):
         return [one if type(one) in _ATOMS else _ordered(one) for one in value]
     if value is not None and not isinstance(value, str | int | float):
-        raise TypeError(f"a {type(value).__name__} is no JSON value")
+        raise TypeError(f"a {kind.__name__} is no JSON value")
     return value
 
 

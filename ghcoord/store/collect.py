@@ -37,10 +37,14 @@ ROUNDS = 5
 ABANDONED = 86400.0
 """Seconds after which a push in progress counts as one that was killed."""
 
+SETTLE = 10.0
+"""Seconds after which git has moved the branch for which it moved objects in; it takes milliseconds."""
+
 SHALLOW = "shallow"
 _LOOSE_FOLDER = re.compile("[0-9a-f]{2}")
 _LOOSE = re.compile("[0-9a-f]{38}")
 _OF_ONE_COMMIT = re.compile("pack-g0-[0-9a-f]{40}")
+_PUSHED = re.compile("pack-[0-9a-f]{40}")
 _MERGED = re.compile("pack-g[1-9]-[0-9a-f]{40}")
 
 
@@ -191,7 +195,7 @@ class Sweep:
             fresh = [self._packs / f"{stem}.idx" for stem in stay if _OF_ONE_COMMIT.fullmatch(stem)]
             at_hand = {oid for index in fresh for oid in _oids(index)}
             self._install(self._pack(self._refs.read_all().values(), at_hand))
-            if pushing or self._pushing():
+            if pushing or self._pushing() or self._arriving(stay, old_loose):
                 return "a push is in progress"
             self._check()  # somebody may have made a tag meanwhile
             self._cut()
@@ -230,6 +234,20 @@ class Sweep:
                 if now - path.stat().st_mtime < ABANDONED:
                     return True
         return False
+
+    def _arriving(self, fresh: Collection[str], old_loose: Collection[Path]) -> bool:
+        """Whether objects came just now that no branch leads to: git moves them in before it moves the branch."""
+        paths = [self._packs / f"{stem}.pack" for stem in fresh if _PUSHED.fullmatch(stem)]
+        paths += [path for path in set(self._loose()).difference(old_loose) if _loose_oid(path) not in self._reach]
+        now = self._runtime.now()
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                if now - path.stat().st_ctime < SETTLE and not self._reached(path):
+                    return True
+        return False
+
+    def _reached(self, path: Path) -> bool:
+        return path.suffix == ".pack" and all(oid in self._reach for oid in _oids(path.with_suffix(".idx")))
 
     # -- looking
 
@@ -289,6 +307,10 @@ def _size(folder: Path) -> int:
             with contextlib.suppress(FileNotFoundError):
                 total += os.stat(os.path.join(root, name)).st_size
     return total
+
+
+def _loose_oid(path: Path) -> Oid:
+    return path.parent.name + path.name
 
 
 def _oids(index: Path) -> set[Oid]:

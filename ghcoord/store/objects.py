@@ -44,6 +44,10 @@ class Tree(Mapping[str, Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         line = self.lines[name]
+        if line.startswith(b"100644 "):  # nearly all are this or a directory, told without parsing
+            return Entry(name, line[-20:].hex(), FILE_MODE)
+        if line.startswith(b"40000 "):
+            return Entry(name, line[-20:].hex(), TREE_MODE)
         return Entry(name, line[-20:].hex(), line[: line.index(b" ")].decode("ascii", "replace").lstrip("0"))
 
     def get(self, name: str, default: Entry | None = None) -> Entry | None:  # type: ignore[override]

@@ -24,14 +24,18 @@ class Overlay:
 
     def put(self, path: str, content: bytes | None) -> None:
         if path not in self.files:
-            rest = path
-            while rest:
-                rest, _, name = rest.rpartition("/")
-                names = self._names.setdefault(rest, set())
-                if name in names:
-                    break
-                names.add(name)
+            self._name(path)
         self.files[path] = content
+
+    def _name(self, path: str) -> None:
+        """Note ``path`` in its directory, and that in its own, as far as they are not known."""
+        folder, _, name = path.rpartition("/")
+        names = self._names.get(folder)
+        if names is None:
+            names = self._names[folder] = set()
+            if folder:
+                self._name(folder)
+        names.add(name)
 
     def take(self, later: Overlay) -> None:
         """Lay the changes of ``later``, which is not used any more, over these."""

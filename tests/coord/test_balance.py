@@ -335,3 +335,16 @@ def test_strange_records_stop_nobody(world: World) -> None:
     assert 2 == hub.balance.rebalance().tasks_moved
     assert hub.balance.distribution().worker_loads
     assert "w1" == getattr(hub.balance.select_worker("t0"), "id", None), "where it waits already it is in nobody's way"
+
+
+def test_a_worker_that_comes_back_leaves_its_assignments_to_all(world: World) -> None:
+    """A new registration may offer less: only what was pinned to the worker still waits for it."""
+    hub = world.open()
+    worker(hub, "w1")
+    other = worker(hub, "w2")
+    assigned = hub.tasks.submit("echo", {"message": "x"})
+    hub.tasks.assign(assigned.id, "w1")
+    pinned = hub.tasks.submit("echo", {"message": "x"}, worker="w1")
+    worker(hub, "w1")
+    assert [assigned.id] == ids(lease(hub, "w2", other, 2))
+    assert pinned.id == hub.tasks.list("queued")[0].id

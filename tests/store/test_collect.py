@@ -223,6 +223,21 @@ def test_a_push_in_progress_postpones(path: Path, made: list[Oid]) -> None:
     assert made[:9:-1] == history(open_store(path), made[-1])
 
 
+def test_a_push_whose_branch_is_about_to_move_postpones(path: Path, made: list[Oid]) -> None:
+    """What git has just moved in may count on what was cut, although no branch leads to it yet."""
+    tree = git(path, "rev-parse", f"{made[3]}^{{tree}}").strip()
+    pushed: list[Oid] = []
+
+    def push() -> None:
+        pushed.append(git(path, "commit-tree", "-p", made[-1], "-m", "back", tree).strip())
+
+    done = collect_telling(open_store(path), when("packing", push), made[10])
+    assert "a push is in progress" == done.postponed
+    git(path, "update-ref", DEFAULT_PREFIX + "fleet", pushed[0])
+    assert "" == collect(open_store(path), made[10]).postponed
+    fsck(path)
+
+
 def test_the_packs_become_one(path: Path, made: list[Oid]) -> None:
     """Afterwards one pack is left, and packs that somebody wants kept."""
     (path / "objects" / "pack" / "pack-0.keep").touch()

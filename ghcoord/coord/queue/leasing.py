@@ -216,11 +216,16 @@ def _concerns(task: Task, top: str) -> str | None:
     return task.assigned.worker if task.assigned is not None and task.state is State.QUEUED else None
 
 
-def unassign_all(tx: Tx, worker: str, limit: int = UNASSIGN_PAGE) -> int:
-    """Put queued tasks that are meant for ``worker`` back for all, at most ``limit``; returns how many."""
+def unassign_all(tx: Tx, worker: str, limit: int = UNASSIGN_PAGE, *, pinned: bool = True) -> int:
+    """Put queued tasks that are meant for ``worker`` back for all, at most ``limit``; returns how many.
+
+    Without ``pinned`` those that their submitters pinned to it stay.
+    """
     changes: dict[str, tuple[Task, Task]] = {}
     room = UNASSIGN_BYTES
     for task in assigned_to(tx, worker):
+        if not pinned and task.assigned is not None and task.assigned.pinned:
+            continue
         room -= records.size_of(tx, task)
         if len(changes) >= limit or (changes and room < 0):
             break
