@@ -362,9 +362,12 @@ class QueueMachine(Machine):
 
     @rule(worker=WORKERS)
     def start_again(self, worker: str) -> None:
-        """A newer registration: what was meant for the worker stays so."""
+        """A newer registration: of what was meant for the worker only what was pinned stays so."""
         self.register(worker)
         self.lose(worker)
+        for model in self.tasks.values():
+            if model.state is State.QUEUED and model.assigned == worker and not model.pinned:
+                model.assigned = model.until = None
 
     @rule(worker=WORKERS)
     def die(self, worker: str) -> None:
