@@ -16,13 +16,13 @@ from typing import Any
 
 from ghcoord.clock import Runtime, SystemRuntime
 from ghcoord.config import Settings, load_settings
-from ghcoord.coord import hubrecord
-from ghcoord.coord.adopt import adopt
-from ghcoord.coord.care import unheard
+from ghcoord.coord.care import hubrecord
+from ghcoord.coord.care.adopt import adopt
+from ghcoord.coord.care.care import unheard
+from ghcoord.coord.care.migrate import migrate_hub, migrate_space
 from ghcoord.coord.layout import FLEET
-from ghcoord.coord.migrate import migrate_hub, migrate_space
 from ghcoord.coord.observer import Observer
-from ghcoord.coord.workers import Machine
+from ghcoord.coord.workers.workers import Machine
 from ghcoord.errors import NoHub, Unavailable, UsageError
 from ghcoord.hub import Hub
 from ghcoord.model.health import Vitals

@@ -10,23 +10,25 @@ from typing import Any
 
 from ghcoord.clock import Runtime
 from ghcoord.config import Settings
-from ghcoord.coord import adopt, care, events, history, hubrecord, layout
-from ghcoord.coord.audit import Audit
-from ghcoord.coord.balance import Balance
-from ghcoord.coord.care import GcReport, unheard
-from ghcoord.coord.config_record import HubSettings
+from ghcoord.coord import layout
+from ghcoord.coord.audit import events, history
+from ghcoord.coord.audit.audit import Audit
+from ghcoord.coord.audit.events import Commit
+from ghcoord.coord.care import adopt, care, hubrecord
+from ghcoord.coord.care.care import GcReport, unheard
+from ghcoord.coord.care.repair import Repair, repair
+from ghcoord.coord.care.settings import HubSettings
 from ghcoord.coord.context import Context
-from ghcoord.coord.events import Commit
-from ghcoord.coord.leader import Elections
-from ghcoord.coord.lock_wait import Retries
-from ghcoord.coord.locks import Locks
-from ghcoord.coord.memory import CheckKey, DeleteKey, Memory, SetKey
+from ghcoord.coord.locks.leader import Elections
+from ghcoord.coord.locks.locks import Locks
+from ghcoord.coord.locks.waiting import Retries
+from ghcoord.coord.memory.memory import CheckKey, DeleteKey, Memory, SetKey
 from ghcoord.coord.observer import Observer
-from ghcoord.coord.repair import Repair, repair
-from ghcoord.coord.schedules import Schedules
-from ghcoord.coord.tasks import Submission, TaskQuery, Tasks
-from ghcoord.coord.tick import Beat, Reply, beat, beat_along
-from ghcoord.coord.workers import Machine, Workers
+from ghcoord.coord.tasks.schedules import Schedules
+from ghcoord.coord.tasks.tasks import Submission, TaskQuery, Tasks
+from ghcoord.coord.workers.balance import Balance
+from ghcoord.coord.workers.tick import Beat, Reply, beat, beat_along
+from ghcoord.coord.workers.workers import Machine, Workers
 from ghcoord.errors import GhcoordError, HeadRegressed
 from ghcoord.model.codec import stamp
 from ghcoord.model.event import AuditEntry

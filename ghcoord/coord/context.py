@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ghcoord.clock import Runtime
 from ghcoord.coord import layout
-from ghcoord.coord.config_record import ConfigReader, HubConfig
+from ghcoord.coord.care.settings import ConfigReader, HubConfig
 from ghcoord.coord.observer import Observer
 from ghcoord.coord.table import Table
 from ghcoord.errors import TooLarge, WaitTimeout

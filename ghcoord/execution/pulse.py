@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ghcoord.coord.tick import Finished
+from ghcoord.coord.workers.tick import Finished
 from ghcoord.execution.slots import Slots
 from ghcoord.hub import Hub
 from ghcoord.model.health import Vitals, assess

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ghcoord.clock import Runtime, Thread
-from ghcoord.coord.tick import Said
+from ghcoord.coord.workers.tick import Said
 from ghcoord.errors import TooLarge, UsageError
 from ghcoord.model.codec import check_value, stamp
 from ghcoord.model.task import Task, TaskResult

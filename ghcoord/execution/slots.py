@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from ghcoord.clock import Event, Runtime
-from ghcoord.coord.tick import Finished, Returned, Said
+from ghcoord.coord.workers.tick import Finished, Returned, Said
 from ghcoord.execution.running import RunningTask, run_guarded, to_record
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.model.task import Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ghcoord.coord.tick import Beat, Reply
+from ghcoord.coord.workers.tick import Beat, Reply
 
 Log = Callable[[str, str], None]
 

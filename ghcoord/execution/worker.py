@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ghcoord.coord.layout import FLEET
-from ghcoord.coord.tick import Beat, Reply
+from ghcoord.coord.workers.tick import Beat, Reply
 from ghcoord.errors import GhcoordError, OutcomeUnknown, WorkerReplaced
 from ghcoord.execution.offer import collect_tools, describe, sandbox_info
 from ghcoord.execution.pulse import Pulse

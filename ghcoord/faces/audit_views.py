@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from ghcoord.faces.views import View, iso
 
 if TYPE_CHECKING:
-    from ghcoord.coord.audit_blame import Blame, Origin
-    from ghcoord.coord.audit_calls import Purge
-    from ghcoord.coord.audit_query import AuditEvent
+    from ghcoord.coord.audit.blame import Blame, Origin
+    from ghcoord.coord.audit.calls import Purge
+    from ghcoord.coord.audit.query import AuditEvent
 
 
 def iso_seconds(seconds: float) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from ghcoord.faces.views import View, iso
 
 if TYPE_CHECKING:
-    from ghcoord.coord.care import GcReport
-    from ghcoord.coord.config_record import SettingState
-    from ghcoord.coord.repair import Repair
+    from ghcoord.coord.care.care import GcReport
+    from ghcoord.coord.care.repair import Repair
+    from ghcoord.coord.care.settings import SettingState
 
 
 def repair_view(repair: Repair) -> View:

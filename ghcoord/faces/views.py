@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ghcoord.coord.balance import RebalanceResult
-    from ghcoord.coord.events import Event
-    from ghcoord.coord.memory import Change, Imported, MemoryVersion, NamespaceUsage
-    from ghcoord.coord.reaper import Reaped, Recovered
+    from ghcoord.coord.audit.events import Event
+    from ghcoord.coord.memory.memory import Change, Imported, MemoryVersion, NamespaceUsage
+    from ghcoord.coord.workers.balance import RebalanceResult
+    from ghcoord.coord.workers.reaper import Reaped, Recovered
     from ghcoord.model.lock import Lock, Waiter
     from ghcoord.model.lock_stats import LockStats
     from ghcoord.model.memory import MemoryEntry

@@ -1,7 +1,7 @@
 """What can happen to a lock: taken, entered again, renewed, let go, waited for, given up.
 
 Each step is a pure function of the record and the hub's time, and says what it
-changed; :mod:`ghcoord.coord.lock_records` writes that down.
+changed; :mod:`ghcoord.coord.locks.records` writes that down.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 
 from ghcoord.bootstrap import create, import_hub, open_hub
 from ghcoord.config import Settings
-from ghcoord.coord import care
+from ghcoord.coord.care import care
 from ghcoord.ids import fan_out
 from ghcoord.store.local import LocalStore
 from ghcoord.store.snapshot import Snapshot

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ghcoord.bootstrap import create
 from ghcoord.config import Settings
-from ghcoord.coord.tick import Beat, Finished
+from ghcoord.coord.workers.tick import Beat, Finished
 from ghcoord.hub import Hub, Submission
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import TaskResult

@@ -23,8 +23,8 @@ from rich.text import Text
 from ghcoord import bootstrap
 from ghcoord.bootstrap import open_hub
 from ghcoord.config import Settings
-from ghcoord.coord.tick import Beat, Finished
-from ghcoord.coord.workers import Machine
+from ghcoord.coord.workers.tick import Beat, Finished
+from ghcoord.coord.workers.workers import Machine
 from ghcoord.hub import Hub, Submission
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import TaskResult

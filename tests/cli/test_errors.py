@@ -280,7 +280,7 @@ def test_an_unexpected_error_is_one_line(cli: Cli, hub: Path, monkeypatch: pytes
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("boom\nwith more")
 
-    monkeypatch.setattr("ghcoord.coord.locks.Locks.list", fail)
+    monkeypatch.setattr("ghcoord.coord.locks.locks.Locks.list", fail)
     broken = cli("lock", "list")
     assert 1 == broken.code
     assert "unexpected RuntimeError: boom with more; --debug shows the traceback" == broken.error
@@ -295,7 +295,7 @@ def test_an_interrupt_exits_130(cli: Cli, hub: Path, monkeypatch: pytest.MonkeyP
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ghcoord.coord.locks.Locks.list", interrupt)
+    monkeypatch.setattr("ghcoord.coord.locks.locks.Locks.list", interrupt)
     assert (130, "", "") == tuple(cli("lock", "list").__dict__.values())
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from ghcoord.bootstrap import connect, open_hub
 from ghcoord.config import Settings
-from ghcoord.coord.events import Event
+from ghcoord.coord.audit.events import Event
 from ghcoord.errors import Unavailable
 from ghcoord.faces.columns import Column, fit, fit_token, keep_end, lines, share
 from ghcoord.faces.dashboard import STATES, Dashboard

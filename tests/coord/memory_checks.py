@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ghcoord.coord import layout, memory_index
+from ghcoord.coord import layout
 from ghcoord.coord.context import KEY_TABLE
 from ghcoord.coord.layout import EXPIRY, INDEX, NAMESPACE_RECORD
-from ghcoord.coord.memory_trie import Marker, arrange, listed
-from ghcoord.coord.memory_write import SetKey, apply
+from ghcoord.coord.memory import index as memory_index
+from ghcoord.coord.memory.trie import Marker, arrange, listed
+from ghcoord.coord.memory.write import SetKey, apply
 from ghcoord.hub import Hub
 from ghcoord.store.base import Oid, Store
 from ghcoord.store.snapshot import Snapshot

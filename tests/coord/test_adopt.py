@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from ghcoord.coord.adopt import MAX_ASIDE
-from ghcoord.coord.tasks import Submission
+from ghcoord.coord.care.adopt import MAX_ASIDE
+from ghcoord.coord.tasks.tasks import Submission
 from ghcoord.errors import GhcoordError, HeadRegressed, LeaseLost, NotFound, RevisionMismatch
 from ghcoord.hub import Hub
 from ghcoord.model.codec import MAX_RECORD

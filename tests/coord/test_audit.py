@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord.audit_blame import CUT, TEXT, Line
-from ghcoord.coord.audit_log import AuditLog
-from ghcoord.coord.audit_query import AuditEvent
+from ghcoord.coord.audit.blame import CUT, TEXT, Line
+from ghcoord.coord.audit.log import AuditLog
+from ghcoord.coord.audit.query import AuditEvent
 from ghcoord.coord.layout import AUDIT, FLEET, LOCKS, META, memory_space
 from ghcoord.errors import InvalidName, NotFound, UsageError
 from ghcoord.hub import Hub

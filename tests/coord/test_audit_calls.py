@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from ghcoord.bootstrap import open_hub
 from ghcoord.clock import SystemRuntime
 from ghcoord.config import Settings
-from ghcoord.coord.audit_calls import DROPPED
-from ghcoord.coord.audit_outbox import BATCH_ITEMS, Batch, Outbox
-from ghcoord.coord.audit_redact import MAX_TEXT, MAX_TOTAL, REDACTED, is_secret, keep, keep_text
+from ghcoord.coord.audit.calls import DROPPED
+from ghcoord.coord.audit.outbox import BATCH_ITEMS, Batch, Outbox
+from ghcoord.coord.audit.redact import MAX_TEXT, MAX_TOTAL, REDACTED, is_secret, keep, keep_text
 from ghcoord.coord.layout import AUDIT, calls_path
 from ghcoord.errors import Denied, NotFound, OutcomeUnknown, Unavailable, UsageError
 from ghcoord.hub import Hub

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ghcoord.coord import layout
-from ghcoord.coord.submission import Submission
-from ghcoord.coord.tick import Beat, Finished
+from ghcoord.coord.tasks.submission import Submission
+from ghcoord.coord.workers.tick import Beat, Finished
 from ghcoord.errors import IllegalTransition, NoCapacity, NotFound, UsageError
 from ghcoord.hub import Hub
 from ghcoord.model.placement import STRATEGIES
@@ -298,7 +298,7 @@ def test_rebalancing_empties_who_takes_none(world: World) -> None:
 
 def test_rebalancing_goes_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tasks were placed, one call reads and moves a bounded number, and further ones go on."""
-    monkeypatch.setattr("ghcoord.coord.balance.SCAN", 5)
+    monkeypatch.setattr("ghcoord.coord.workers.balance.SCAN", 5)
     hub = world.open()
     worker(hub, "w1", 1)
     worker(hub, "w2", 12)

@@ -13,7 +13,7 @@ import pytest
 
 from ghcoord.bootstrap import import_hub
 from ghcoord.config import Settings
-from ghcoord.coord import care
+from ghcoord.coord.care import care
 from ghcoord.coord.layout import FLEET, HUB_RECORD, LOCKS, META
 from ghcoord.errors import Corrupt, HeadRegressed, NewerSchema, NotFound, Unsupported, UsageError
 from ghcoord.hub import Hub

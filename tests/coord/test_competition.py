@@ -22,7 +22,7 @@ from ghcoord.clock import SystemRuntime
 from ghcoord.config import Settings
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET
-from ghcoord.coord.tick import Beat, Finished, Returned
+from ghcoord.coord.workers.tick import Beat, Finished, Returned
 from ghcoord.errors import GhcoordError
 from ghcoord.hub import Hub
 from ghcoord.model.codec import ms_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ghcoord.config import LockSettings, WorkerSettings
-from ghcoord.coord.config_record import SETTINGS, HubConfig, mended, parse
+from ghcoord.coord.care.settings import SETTINGS, HubConfig, mended, parse
 from ghcoord.coord.layout import META, SETTINGS_RECORD
 from ghcoord.errors import NotFound, UsageError
 from ghcoord.hub import Hub

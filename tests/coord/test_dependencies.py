@@ -10,8 +10,8 @@ from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import records, releasing
 from ghcoord.coord.queue.upkeep import PAGE
-from ghcoord.coord.submission import MAX_AFTER
-from ghcoord.coord.tasks import Submission, TaskQuery
+from ghcoord.coord.tasks.submission import MAX_AFTER
+from ghcoord.coord.tasks.tasks import Submission, TaskQuery
 from ghcoord.errors import IllegalTransition, NotFound, UsageError
 from ghcoord.hub import Hub
 from ghcoord.model import steps

@@ -9,7 +9,7 @@ import pytest
 
 from ghcoord.coord import layout
 from ghcoord.coord.queue import gates, lookup, records
-from ghcoord.coord.tick import Returned
+from ghcoord.coord.workers.tick import Returned
 from ghcoord.hub import Hub
 from ghcoord.model.codec import stamp
 from ghcoord.model.gate import Gate

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord.history import History, moment
+from ghcoord.coord.audit.history import History, moment
 from ghcoord.coord.layout import FLEET, memory_space
 from ghcoord.errors import NotFound, Unsupported, UsageError
 from ghcoord.hub import Hub

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from ghcoord.coord import events
-from ghcoord.coord.adopt import MAX_ASIDE, MAX_BY_HAND
+from ghcoord.coord.audit import events
+from ghcoord.coord.care.adopt import MAX_ASIDE, MAX_BY_HAND
 from ghcoord.coord.context import TASK_TABLE, put_worker
 from ghcoord.coord.queue import counts, rebuild, records
-from ghcoord.coord.submission import MAX_PAYLOAD, Submission
-from ghcoord.coord.tick import Returned, Said
+from ghcoord.coord.tasks.submission import MAX_PAYLOAD, Submission
+from ghcoord.coord.workers.tick import Returned, Said
 from ghcoord.hub import Hub
 from ghcoord.model import steps as model
 from ghcoord.model.codec import MAX_RECORD, encode, to_json

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ghcoord.bootstrap import open_hub
 from ghcoord.config import Settings
 from ghcoord.coord.queue.leasing import HELD_BYTES
-from ghcoord.coord.tasks import Submission
-from ghcoord.coord.tick import Beat
+from ghcoord.coord.tasks.tasks import Submission
+from ghcoord.coord.workers.tick import Beat
 from ghcoord.store.inmemory import MemoryStore
 from ghcoord.testing.clock import ManualRuntime
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord.leader import DEFAULT_TTL, Election, Term, timing
+from ghcoord.coord.locks.leader import DEFAULT_TTL, Election, Term, timing
 from ghcoord.errors import FenceRefused, InvalidName, LeaseLost, NotFound, NotOwner, UsageError
 from ghcoord.testing.faults import CommitFault
 from tests.coord.world import MARGIN, World, taken

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from ghcoord.coord.lock_wait import Pursuit
+from ghcoord.coord.locks.waiting import Pursuit
 from ghcoord.errors import FenceRefused, LeaseLost, NotFound, NotOwner, UsageError
 from ghcoord.model.lock import Lock
 from tests.coord.test_machines import MARGIN, Machine, on_disk, run

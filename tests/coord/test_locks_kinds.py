@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ghcoord.coord.context import LOCK_STATS_TABLE
-from ghcoord.coord.lock_records import HEADROOM
-from ghcoord.coord.locks import FORGET_EVERY
+from ghcoord.coord.locks.locks import FORGET_EVERY
+from ghcoord.coord.locks.records import HEADROOM
 from ghcoord.errors import (
     Corrupt,
     FenceRefused,
@@ -254,7 +254,7 @@ def test_a_path_lock_is_entered_again_and_forced(world: World) -> None:
 def test_path_locks_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch, limit: str, number: int) -> None:
     """Beyond so many claims, or patterns of all of them, the next is refused with the reason."""
     monkeypatch.setattr(lock_paths, limit, number)
-    monkeypatch.setattr(f"ghcoord.coord.lock_paths.{limit}", number)
+    monkeypatch.setattr(f"ghcoord.coord.locks.paths.{limit}", number)
     hub = world.open()
     for name in ("a", "b", "c"):
         hub.locks.paths.acquire([f"{name}/1", f"{name}/2"], ttl=60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ghcoord.coord.logs import Follower, whole_output
+from ghcoord.coord.tasks.logs import Follower, whole_output
 from ghcoord.model import steps as model
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import Progress, Task, TaskResult

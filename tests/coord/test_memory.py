@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from pydantic import BaseModel
 
-from ghcoord.coord.memory import Change, FencedBy
+from ghcoord.coord.memory.memory import Change, FencedBy
 from ghcoord.errors import (
     Corrupt,
     FenceRefused,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from ghcoord.coord.history import History
-from ghcoord.coord.memory import SetKey
+from ghcoord.coord.audit.history import History
+from ghcoord.coord.memory.memory import SetKey
 from ghcoord.errors import Corrupt, InvalidName, NotFound, UsageError
 from ghcoord.hub import Hub
 from ghcoord.store.base import CommitInfo, Oid

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghcoord.coord import memory_index, memory_write
 from ghcoord.coord.layout import memory_space
-from ghcoord.coord.memory_trie import LEVELS, Marker, Trie, arrange, decode, encode, listed, place, steps
-from ghcoord.coord.memory_write import SetKey
+from ghcoord.coord.memory import index as memory_index
+from ghcoord.coord.memory import write as memory_write
+from ghcoord.coord.memory.trie import LEVELS, Marker, Trie, arrange, decode, encode, listed, place, steps
+from ghcoord.coord.memory.write import SetKey
 from ghcoord.errors import InvalidName
 from ghcoord.hub import Hub
 from ghcoord.ids import check_name
@@ -402,7 +403,7 @@ def test_a_write_that_does_nothing_sweeps_nothing(world: World) -> None:
 
 def test_sweeping_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that has ended, of one namespace or all; what has not stays, what was renewed too."""
-    monkeypatch.setattr("ghcoord.coord.memory_namespaces.PAGE", 7)
+    monkeypatch.setattr("ghcoord.coord.memory.namespaces.PAGE", 7)
     hub = world.open()
     hub.memory.set_many({f"k{n}": n for n in range(30)}, ttl=5)
     hub.memory.set("k", 1, "other", ttl=5)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from ghcoord.coord.layout import memory_space
-from ghcoord.coord.memory_watch import Watch
-from ghcoord.coord.memory_write import CheckKey, DeleteKey, Op, SetKey
+from ghcoord.coord.memory.watch import Watch
+from ghcoord.coord.memory.write import CheckKey, DeleteKey, Op, SetKey
 from ghcoord.errors import FenceRefused, NotFound, RevisionMismatch
 from ghcoord.hub import Hub
 from ghcoord.model.memory import MemoryEntry

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ghcoord.coord import memory_write
-from ghcoord.coord.memory import CheckKey, DeleteKey, SetKey
+from ghcoord.coord.memory import write as memory_write
+from ghcoord.coord.memory.memory import CheckKey, DeleteKey, SetKey
 from ghcoord.errors import FenceRefused, InvalidName, RevisionMismatch, TooLarge, Unsupported, UsageError
 from ghcoord.hub import Hub
 from ghcoord.testing.faults import CommitFault
@@ -186,7 +186,7 @@ def test_namespaces_tell_what_they_hold(both: World) -> None:
 
 def test_dropping_a_namespace(both: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every key goes, page by page; the branch stays, and writers and fencing tokens go on."""
-    monkeypatch.setattr("ghcoord.coord.memory_namespaces.PAGE", 7)
+    monkeypatch.setattr("ghcoord.coord.memory.namespaces.PAGE", 7)
     hub, other = both.open("a"), both.open("b")
     lock = taken(hub.locks.acquire("x"))
     hub.memory.set_many({f"k{n}": n for n in range(30)})
@@ -205,7 +205,7 @@ def test_dropping_a_namespace(both: World, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_dropping_takes_what_was_there_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that is set while the pages go stays; what people edited before goes too."""
-    monkeypatch.setattr("ghcoord.coord.memory_namespaces.PAGE", 5)
+    monkeypatch.setattr("ghcoord.coord.memory.namespaces.PAGE", 5)
     hub = world.open()
     hub.memory.set_many({f"k{n:02d}": n for n in range(12)})
     record = world.files(SPACE)[where("key", "k00")]

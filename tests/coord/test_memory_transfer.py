@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord import memory_transfer
-from ghcoord.coord.memory import Imported, SetKey
+from ghcoord.coord.memory import transfer as memory_transfer
+from ghcoord.coord.memory.memory import Imported, SetKey
 from ghcoord.errors import InvalidName, NotFound, RevisionMismatch, TooLarge, Unavailable, UsageError
 from ghcoord.hub import Hub
 from ghcoord.testing.faults import CommitFault

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord import memory_watch
-from ghcoord.coord.memory import Change
-from ghcoord.coord.memory_watch import DOUBT, Watch
-from ghcoord.coord.memory_write import SetKey
+from ghcoord.coord.memory import watch as memory_watch
+from ghcoord.coord.memory.memory import Change
+from ghcoord.coord.memory.watch import DOUBT, Watch
+from ghcoord.coord.memory.write import SetKey
 from ghcoord.errors import Corrupt
 from ghcoord.hub import Hub
 from ghcoord.store.base import CommitInfo, Oid

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ghcoord.coord import layout
 from ghcoord.coord.queue import counts, leasing
-from ghcoord.coord.tasks import Submission
-from ghcoord.coord.tick import Returned
+from ghcoord.coord.tasks.tasks import Submission
+from ghcoord.coord.workers.tick import Returned
 from ghcoord.errors import UsageError
 from ghcoord.model.requirements import Need, Requirements
 from ghcoord.model.task import State

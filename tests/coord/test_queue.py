@@ -10,8 +10,8 @@ import pytest
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import upkeep
-from ghcoord.coord.tasks import Submission
-from ghcoord.coord.tick import Finished, Returned
+from ghcoord.coord.tasks.tasks import Submission
+from ghcoord.coord.workers.tick import Finished, Returned
 from ghcoord.errors import (
     IllegalTransition,
     InvalidName,

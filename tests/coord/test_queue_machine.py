@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from ghcoord.coord.tick import Beat, Finished, Returned
+from ghcoord.coord.workers.tick import Beat, Finished, Returned
 from ghcoord.errors import IllegalTransition
 from ghcoord.model.codec import ms_of, stamp
 from ghcoord.model.task import ENDED, LOST_LIMIT, State, Task

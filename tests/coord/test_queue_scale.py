@@ -15,7 +15,7 @@ import pytest
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import counts, rebuild, records
-from ghcoord.coord.tick import Finished, Returned
+from ghcoord.coord.workers.tick import Finished, Returned
 from ghcoord.hub import Hub
 from ghcoord.model.codec import stamp
 from ghcoord.model.requirements import Requirements

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ghcoord.coord.recovery import STALE_AFTER
+from ghcoord.coord.workers.recovery import STALE_AFTER
 from ghcoord.errors import NotFound, UsageError
 from ghcoord.hub import Hub
 from ghcoord.model.task import State

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from ghcoord.coord.reaper import Reaped
-from ghcoord.coord.recovery import STALE_AFTER
-from ghcoord.coord.tick import Beat
+from ghcoord.coord.workers.reaper import Reaped
+from ghcoord.coord.workers.recovery import STALE_AFTER
+from ghcoord.coord.workers.tick import Beat
 from ghcoord.errors import NoCapacity, NotFound, UsageError, WorkerReplaced
 from ghcoord.model.task import LOST_LIMIT, State
 from tests.coord.test_machines import MARGIN, Machine, on_disk, run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from ghcoord.coord import layout
+from ghcoord.coord.care.repair import Repair
 from ghcoord.coord.layout import FLEET, META, QUEUE_RECORD, SETTINGS_RECORD
-from ghcoord.coord.repair import Repair
 from ghcoord.hub import Hub
 from ghcoord.model.task import State
 from ghcoord.store.base import ROOT_RECORD

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from ghcoord.coord.tasks import TaskQuery
+from ghcoord.coord.tasks.tasks import TaskQuery
 from ghcoord.errors import NotFound
 from ghcoord.model.schedule import task_id
 from ghcoord.model.task import ENDED, State

@@ -348,7 +348,7 @@ def test_a_purged_fire_does_not_come_back(world: World) -> None:
     daemon.beat()
     (task,) = hub.tasks.list()
     hub.tasks.cancel(task.id)
-    from ghcoord.coord.tasks import TaskQuery
+    from ghcoord.coord.tasks.tasks import TaskQuery
 
     assert 1 == hub.tasks.purge(TaskQuery()).changed
     go_to(world, BEGIN, 1800)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord.tasks import CHUNK, Submission
+from ghcoord.coord.tasks.tasks import CHUNK, Submission
 from ghcoord.errors import (
     InvalidName,
     TooLarge,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ghcoord.coord.layout import FLEET
-from ghcoord.coord.task_bulk import PAGE, SHOWN
-from ghcoord.coord.tasks import Submission, TaskQuery
+from ghcoord.coord.tasks.bulk import PAGE, SHOWN
+from ghcoord.coord.tasks.tasks import Submission, TaskQuery
 from ghcoord.errors import UsageError
 from ghcoord.hub import Hub
 from ghcoord.model.task import State
@@ -108,7 +108,7 @@ def test_a_limit_reads_no_more_than_it_takes(world: World, monkeypatch: pytest.M
     hub.tasks.cancel_many(TaskQuery(older_than=0), reason="x")
     hub.tasks.submit_many([Submission("echo", not_before=60.0) for _ in range(400)])
     read = [0]
-    from ghcoord.coord import task_query
+    from ghcoord.coord.tasks import query as task_query
 
     real = task_query.read
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from ghcoord.coord.layout import FLEET
-from ghcoord.coord.tasks import Submission
+from ghcoord.coord.tasks.tasks import Submission
 from ghcoord.errors import Corrupt, IllegalTransition, InvalidName, NotFound, TaskFailed, WaitTimeout
 from ghcoord.hub import Hub
 from ghcoord.model.task import State, Task, TaskResult
@@ -70,7 +70,7 @@ def test_what_waiting_costs(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     hub = world.open()
     tasks = hub.tasks.submit_many([Submission("echo") for _ in range(200)])
     daemon = Daemon(hub)
-    from ghcoord.coord import task_wait
+    from ghcoord.coord.tasks import wait as task_wait
 
     read: list[str] = []
     real = task_wait.TASK_TABLE.decode

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord.tasks import Submission
-from ghcoord.coord.tick import Beat, Finished, Said
+from ghcoord.coord.tasks.tasks import Submission
+from ghcoord.coord.workers.tick import Beat, Finished, Said
 from ghcoord.errors import (
     NotFound,
     WaitTimeout,

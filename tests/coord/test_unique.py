@@ -12,8 +12,8 @@ from ghcoord.bootstrap import connect, create
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue.uniqueness import MOST
-from ghcoord.coord.submission import OPEN
-from ghcoord.coord.tasks import Submission, TaskQuery
+from ghcoord.coord.tasks.submission import OPEN
+from ghcoord.coord.tasks.tasks import Submission, TaskQuery
 from ghcoord.errors import IllegalTransition, UsageError
 from ghcoord.hub import Hub
 from ghcoord.model.task import State

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET, SCHEDULED
 from ghcoord.coord.queue import listing, rebuild, timers, upkeep
-from ghcoord.coord.tasks import Submission
+from ghcoord.coord.tasks.tasks import Submission
 from ghcoord.hub import Hub
 from ghcoord.model.codec import stamp
 from ghcoord.model.requirements import Requirements

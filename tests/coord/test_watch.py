@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord.memory import Change
-from ghcoord.coord.memory_watch import DOUBT
+from ghcoord.coord.memory.memory import Change
+from ghcoord.coord.memory.watch import DOUBT
 from ghcoord.errors import (
     Corrupt,
     GhcoordError,

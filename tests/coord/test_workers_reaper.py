@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ghcoord.coord.reaper import Reaped, Recovered
-from ghcoord.coord.recovery import STALE_AFTER
+from ghcoord.coord.workers.reaper import Reaped, Recovered
+from ghcoord.coord.workers.recovery import STALE_AFTER
 from ghcoord.errors import NotFound, UsageError
 from ghcoord.hub import Hub
 from ghcoord.model.task import State

@@ -16,7 +16,7 @@ from ghcoord.coord import layout
 from ghcoord.coord.context import FENCE_TABLE, GATE_TABLE, KEY_TABLE, LOCK_TABLE, TASK_TABLE, WORKER_TABLE
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import counts, records
-from ghcoord.coord.tick import Beat, Finished, Reply
+from ghcoord.coord.workers.tick import Beat, Finished, Reply
 from ghcoord.hub import Hub
 from ghcoord.ids import encode_component
 from ghcoord.model.codec import stamp

@@ -16,9 +16,9 @@ from typing import Any
 
 from ghcoord.bootstrap import open_hub
 from ghcoord.config import Settings
-from ghcoord.coord.memory import FencedBy
-from ghcoord.coord.tasks import Submission
-from ghcoord.coord.tick import Beat, Finished
+from ghcoord.coord.memory.memory import FencedBy
+from ghcoord.coord.tasks.tasks import Submission
+from ghcoord.coord.workers.tick import Beat, Finished
 from ghcoord.model.task import TaskResult
 from ghcoord.store.local import LocalStore, create_repository
 from ghcoord.testing.clock import ManualRuntime

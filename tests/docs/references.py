@@ -97,24 +97,16 @@ def python_reference() -> str:
     import ghcoord
     from ghcoord import config, errors
     from ghcoord.bootstrap import import_hub
-    from ghcoord.coord import (
-        audit,
-        audit_query,
-        balance,
-        care,
-        config_record,
-        events,
-        keepalive,
-        leader,
-        lock_paths,
-        locks,
-        memory,
-        repair,
-        schedules,
-        task_query,
-        tasks,
-        workers,
-    )
+    from ghcoord.coord.audit import audit, events
+    from ghcoord.coord.audit import query as audit_query
+    from ghcoord.coord.care import care, repair
+    from ghcoord.coord.care import settings as config_record
+    from ghcoord.coord.locks import keepalive, leader, locks
+    from ghcoord.coord.locks import paths as lock_paths
+    from ghcoord.coord.memory import memory
+    from ghcoord.coord.tasks import query as task_query
+    from ghcoord.coord.tasks import schedules, tasks
+    from ghcoord.coord.workers import balance, workers
     from ghcoord.execution import worker as daemon
     from ghcoord.hub import Hub
     from ghcoord.model import event, lock, lock_stats, placement, requirements, schedule, task, tool, worker

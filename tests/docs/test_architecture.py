@@ -8,7 +8,7 @@ import ghcoord
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET, LOCKS, META, memory_space
 from ghcoord.coord.queue import records
-from ghcoord.coord.tick import Beat, Finished
+from ghcoord.coord.workers.tick import Beat, Finished
 from ghcoord.hub import Capabilities, Hub, Submission
 from ghcoord.model.steps import cancel
 from ghcoord.model.task import TRANSITIONS, State, Task, TaskResult

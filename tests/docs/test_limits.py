@@ -47,10 +47,10 @@ TRIED: dict[str, Callable[[int], object]] = {
     "ghcoord.ids.check_id": lambda number: check_id("a" * number, "id"),
     "ghcoord.model.codec.check_value": lambda number: check_value("a" * (number - len(to_json([[""]]))), "value"),
     **{
-        f"ghcoord.coord.tasks.Submission({field})": partial(_submission, field)
+        f"ghcoord.coord.tasks.tasks.Submission({field})": partial(_submission, field)
         for field in ("priority", "retries", "backoff", "backoff_cap")
     },
-    "ghcoord.coord.workers.Workers.register(capacity)": _register,
+    "ghcoord.coord.workers.workers.Workers.register(capacity)": _register,
 }
 """Limits without a constant of their own: the number is taken, one more is refused."""
 

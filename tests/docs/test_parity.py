@@ -19,7 +19,7 @@ import ghcoord
 from ghcoord import errors
 from ghcoord.bootstrap import connect
 from ghcoord.config import Settings, parse_settings
-from ghcoord.coord.tick import Beat, Finished
+from ghcoord.coord.workers.tick import Beat, Finished
 from ghcoord.hub import Hub
 from ghcoord.model.event import AuditEntry
 from ghcoord.model.requirements import Requirements

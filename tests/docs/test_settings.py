@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ghcoord.config import Settings, parse_settings
-from ghcoord.coord.config_record import HubConfig
+from ghcoord.coord.care.settings import HubConfig
 from ghcoord.model.timing import DEFAULT_GRACE
 from ghcoord.store.base import Capabilities
 from ghcoord.units import parse_duration

@@ -18,7 +18,7 @@ from ghcoord.coord import layout
 from ghcoord.coord.context import TASK_TABLE
 from ghcoord.coord.layout import FLEET, LOCKS
 from ghcoord.coord.queue.counts import parse
-from ghcoord.coord.tick import Beat, Finished, Reply
+from ghcoord.coord.workers.tick import Beat, Finished, Reply
 from ghcoord.errors import FenceRefused, GhcoordError, LeaseLost, LockError, NotFound, OutcomeUnknown, WorkerReplaced
 from ghcoord.hub import Hub
 from ghcoord.model import memory as memory_model
@@ -151,7 +151,7 @@ def note(told: Told, reported: list[Task], reply: Reply) -> None:
 
 def give_unknown_back(hub: Hub, name: str, token: int, reply: Reply) -> None:
     """What the hub says one holds without knowing it: the reply that leased it was lost."""
-    from ghcoord.coord.tick import Returned
+    from ghcoord.coord.workers.tick import Returned
 
     known = {task.id for task in reply.leased}
     unknown = tuple(Returned(task, held, "unknown") for task, held in reply.held.items() if task not in known)

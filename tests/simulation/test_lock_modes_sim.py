@@ -226,7 +226,7 @@ def test_a_queue_without_order_is_found(monkeypatch: pytest.MonkeyPatch) -> None
         return [at if at == float("inf") else now for at in real(record, now, newcomer)]
 
     monkeypatch.setattr(lock_steps, "offers", any_time)
-    monkeypatch.setattr("ghcoord.coord.lock_wait.offers", any_time)
+    monkeypatch.setattr("ghcoord.coord.locks.waiting.offers", any_time)
     assert "who came before and was not silent" in first_found("alone")
 
 

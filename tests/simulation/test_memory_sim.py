@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord import memory_watch, memory_write
 from ghcoord.coord.context import KEY_TABLE
-from ghcoord.coord.memory import CheckKey, DeleteKey, SetKey
-from ghcoord.coord.memory_watch import Watch
+from ghcoord.coord.memory import watch as memory_watch
+from ghcoord.coord.memory import write as memory_write
+from ghcoord.coord.memory.memory import CheckKey, DeleteKey, SetKey
+from ghcoord.coord.memory.watch import Watch
 from ghcoord.errors import GhcoordError, OutcomeUnknown, RevisionMismatch
 from ghcoord.hub import Hub
 from ghcoord.model import memory as model
@@ -247,7 +248,7 @@ def test_a_watch_that_goes_on_too_late_is_found(monkeypatch: pytest.MonkeyPatch)
 
 
 def _after(snapshot: Snapshot, revision: int) -> tuple[Snapshot | None, None]:
-    from ghcoord.coord.history import History
+    from ghcoord.coord.audit.history import History
 
     if snapshot.head is None:
         return snapshot, None

@@ -13,7 +13,7 @@ from ghcoord.coord.context import TASK_TABLE, WORKER_TABLE
 from ghcoord.coord.layout import FLEET, LOCKS
 from ghcoord.coord.observer import Observer
 from ghcoord.coord.queue import leasing
-from ghcoord.coord.tick import Beat, Finished, Returned
+from ghcoord.coord.workers.tick import Beat, Finished, Returned
 from ghcoord.errors import GhcoordError, NotFound, UsageError, WorkerReplaced
 from ghcoord.model.task import State, TaskResult
 from ghcoord.model.worker import Worker

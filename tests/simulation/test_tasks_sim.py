@@ -14,9 +14,9 @@ import pytest
 from ghcoord.coord.context import TASK_TABLE
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import firing, uniqueness
-from ghcoord.coord.submission import OPEN
-from ghcoord.coord.tasks import Submission
-from ghcoord.coord.tick import Beat, Finished, Reply, Returned
+from ghcoord.coord.tasks.submission import OPEN
+from ghcoord.coord.tasks.tasks import Submission
+from ghcoord.coord.workers.tick import Beat, Finished, Reply, Returned
 from ghcoord.errors import GhcoordError, IllegalTransition, NotFound, WorkerReplaced
 from ghcoord.hub import Hub
 from ghcoord.model import schedule as model

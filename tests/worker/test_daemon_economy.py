@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ghcoord.coord.tick import Beat, Reply
+from ghcoord.coord.workers.tick import Beat, Reply
 from ghcoord.execution.worker import Summary, WorkerDaemon
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub, Submission

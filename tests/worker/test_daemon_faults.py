@@ -14,7 +14,7 @@ import pytest
 
 import ghcoord.bootstrap as bootstrap
 from ghcoord.clock import SystemRuntime
-from ghcoord.coord.tasks import Submission
+from ghcoord.coord.tasks.tasks import Submission
 from ghcoord.errors import Unavailable
 from ghcoord.execution.worker import Summary
 from ghcoord.execution.workspace import Workspaces

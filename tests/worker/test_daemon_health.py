@@ -11,7 +11,7 @@ import pytest
 
 from ghcoord.bootstrap import connect
 from ghcoord.config import LockSettings, Settings, WorkerSettings
-from ghcoord.coord.tick import Finished
+from ghcoord.coord.workers.tick import Finished
 from ghcoord.errors import InvalidName, UsageError
 from ghcoord.execution.pulse import Pulse
 from ghcoord.execution.slots import Slots

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ghcoord.coord.tasks import Submission
-from ghcoord.coord.tick import Beat, Reply
+from ghcoord.coord.tasks.tasks import Submission
+from ghcoord.coord.workers.tick import Beat, Reply
 from ghcoord.errors import OutcomeUnknown
 from ghcoord.execution.worker import Summary
 from ghcoord.hub import Hub

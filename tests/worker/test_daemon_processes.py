@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from ghcoord.coord.tasks import Submission
-from ghcoord.coord.tick import RENEWED
+from ghcoord.coord.tasks.tasks import Submission
+from ghcoord.coord.workers.tick import RENEWED
 from ghcoord.hub import Hub
 from ghcoord.store.heads import walk
 from ghcoord.store.message import read_events

@@ -12,7 +12,7 @@ from datetime import datetime
 from ghcoord.coord.context import SCHEDULE_TABLE
 from ghcoord.coord.layout import FIRING, FLEET
 from ghcoord.coord.queue import counts, lookup, records, timers, uniqueness
-from ghcoord.coord.submission import OPEN, Submission, build
+from ghcoord.coord.tasks.submission import OPEN, Submission, build
 from ghcoord.errors import Corrupt, GhcoordError, InvalidName, NewerSchema, UsageError
 from ghcoord.model import schedule as model
 from ghcoord.model.schedule import Schedule

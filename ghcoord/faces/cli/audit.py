@@ -17,10 +17,10 @@ from ghcoord.faces.phrases import phrase, shorten
 from ghcoord.faces.views import iso
 
 if TYPE_CHECKING:
-    from ghcoord.coord.audit_blame import Blame, Origin
-    from ghcoord.coord.audit_calls import Purge
-    from ghcoord.coord.audit_log import AuditLog
-    from ghcoord.coord.audit_query import AuditEvent
+    from ghcoord.coord.audit.blame import Blame, Origin
+    from ghcoord.coord.audit.calls import Purge
+    from ghcoord.coord.audit.log import AuditLog
+    from ghcoord.coord.audit.query import AuditEvent
     from ghcoord.hub import Hub
 
 app = group("See who did what, from the hub's history and the recorded tool calls.")

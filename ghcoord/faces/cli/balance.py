@@ -13,7 +13,7 @@ from ghcoord.faces.cli.context import open_hub
 from ghcoord.faces.cli.output import note, respond, say, table
 
 if TYPE_CHECKING:
-    from ghcoord.coord.balance import RebalanceResult
+    from ghcoord.coord.workers.balance import RebalanceResult
     from ghcoord.model.placement import LoadDistribution
 
 app = group("Place tasks on workers and even out the load.")

@@ -17,7 +17,7 @@ from ghcoord.faces.cli.output import clean, console, fields, respond, say
 from ghcoord.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from ghcoord.coord.care import GcReport
+    from ghcoord.coord.care.care import GcReport
     from ghcoord.store.base import Tell
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -13,7 +13,7 @@ from ghcoord.faces.cli.output import respond, say, table
 from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
-    from ghcoord.coord.config_record import SettingState
+    from ghcoord.coord.care.settings import SettingState
 
 app = group("Settings of the hub, which count for all its users.")
 

@@ -16,7 +16,7 @@ from ghcoord.faces.cli.output import fields, note, respond, say, table, to_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ghcoord.coord.leader import Term
+    from ghcoord.coord.locks.leader import Term
     from ghcoord.faces.cli.lockrun import Child
     from ghcoord.hub import Hub
     from ghcoord.model.lock import Lock, Waiter

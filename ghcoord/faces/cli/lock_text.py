@@ -13,7 +13,7 @@ from ghcoord.faces.cli.output import fields, note, table, to_json
 from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
-    from ghcoord.coord.keepalive import HeldLock
+    from ghcoord.coord.locks.keepalive import HeldLock
     from ghcoord.hub import Hub
     from ghcoord.model.lock import Lock, Waiter
 

@@ -18,7 +18,7 @@ from ghcoord.faces.cli.memorybulk import Fence, Namespace, parse_fence, read_std
 from ghcoord.faces.cli.output import clean, clean_text, emit_line, note, respond, say, table
 
 if TYPE_CHECKING:
-    from ghcoord.coord.memory import Change
+    from ghcoord.coord.memory.memory import Change
     from ghcoord.hub import Hub
 
 app = group("Share values by key: any JSON, with compare-and-set and fenced writes.")

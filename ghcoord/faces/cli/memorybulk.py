@@ -16,7 +16,7 @@ from ghcoord.faces.cli.context import open_hub
 from ghcoord.faces.cli.output import respond, say, table, to_json
 
 if TYPE_CHECKING:
-    from ghcoord.coord.memory import CheckKey, DeleteKey, SetKey
+    from ghcoord.coord.memory.memory import CheckKey, DeleteKey, SetKey
 
 app = group("Many keys at once.")
 

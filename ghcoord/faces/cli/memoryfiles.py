@@ -18,7 +18,7 @@ from ghcoord.faces.cli.memorybulk import File, Yes, opened
 from ghcoord.faces.cli.output import respond, say, to_json
 
 if TYPE_CHECKING:
-    from ghcoord.coord.memory import Imported, SetKey
+    from ghcoord.coord.memory.memory import Imported, SetKey
     from ghcoord.hub import Hub
 
 app = group("Keys as lines of JSON.")

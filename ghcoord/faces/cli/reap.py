@@ -11,7 +11,7 @@ from ghcoord.faces.cli.context import invocation, open_hub
 from ghcoord.faces.cli.output import emit_line, note, respond, say, table
 
 if TYPE_CHECKING:
-    from ghcoord.coord.reaper import Reaped
+    from ghcoord.coord.workers.reaper import Reaped
     from ghcoord.hub import Hub
 
 SHOWN = 10

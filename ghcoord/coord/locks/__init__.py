@@ -1,0 +1,1 @@
+"""Locks: exclusive, shared, fair, counted, and over patterns of paths; leader election."""

@@ -1,0 +1,1 @@
+"""Memory: values by key, their index, their history."""

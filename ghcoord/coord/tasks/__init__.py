@@ -1,0 +1,1 @@
+"""Tasks and schedules as their submitters see them."""

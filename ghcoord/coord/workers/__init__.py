@@ -1,0 +1,1 @@
+"""Workers: registration, ticks, recovery, placement."""
