@@ -45,7 +45,10 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 _LONG = {
     f"docs/how-to/{name}.md"
     for name in (
+        "audit",
         "balance-load",
+        "leader-election",
+        "locks-for-deploys",
         "look-after-a-hub",
         "python",
         "repair",
