@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import pydantic_core
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -52,9 +52,15 @@ Token = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
 
 
 class Record(BaseModel):
-    """A file in a space. Keys that people add by hand are kept."""
+    """A file in a space. Keys that people add by hand are kept.
+
+    ``shown`` names the fields that are written also when they have their
+    default, where the others then are not; ``None`` stands for all.  A default
+    that is not written is part of the format: a new one needs a new ``FORMAT``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    shown: ClassVar[tuple[str, ...] | None] = None
 
     format: int = FORMAT
 
@@ -118,7 +124,11 @@ def _check_finite(value: Any) -> None:
 
 def encode(record: Record) -> bytes:
     """The file's content; raises ``TooLarge``."""
-    data = _dump(record.model_dump(mode="json", exclude_none=True))
+    shown = record.shown
+    fields = record.model_dump(mode="json", exclude_none=True, exclude_defaults=shown is not None)
+    for name in shown or ():
+        fields[name] = getattr(record, name)
+    data = _dump(fields)
     if len(data) > MAX_RECORD:
         raise TooLarge(f"a record of {len(data)} bytes: at most {MAX_RECORD} are accepted, keep large data elsewhere")
     return data

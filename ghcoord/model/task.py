@@ -216,6 +216,8 @@ class Task(Record):
     never reset.  ``estimated_duration`` is in seconds.
     """
 
+    shown = ("format", "state", "priority")
+
     id: str = Field(min_length=1)
     tool: str = Field(min_length=1)
     type: str = ""

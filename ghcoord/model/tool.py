@@ -235,8 +235,9 @@ def _as_result(value: Any) -> ToolResult:
             success=False,
             error=f"the tool returned a {type(value).__name__}, which is not JSON: {problem}",
         )
-    value = json.loads(json.dumps(value))
-    output = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    value = json.loads(text)
+    output = value if isinstance(value, str) else text
     return ToolResult(success=True, output="" if value is None else output, data={"value": value})
 
 

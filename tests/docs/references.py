@@ -270,7 +270,8 @@ def _spelled(signature: inspect.Signature) -> list[str]:
 
 
 def _unquote(text: str) -> str:
-    """Postponed annotations are texts; show them as written."""
+    """Postponed annotations are texts; show them as written, and functions by their names."""
+    text = re.sub(r"<function (\S+) at 0x[0-9a-f]+>", r"\1", text)
     return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text).replace("builtins.", "")
 
 
