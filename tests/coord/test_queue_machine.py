@@ -101,6 +101,11 @@ class QueueMachine(Machine):
         tools, capabilities = OFFERS[worker]
         self.daemons[worker] = Daemon(self.hubs["a"], worker, slots=5, tools=tools, capabilities=capabilities)
 
+    @property
+    def stamped(self) -> float:
+        """Now as a record keeps it, to the millisecond: what ages are counted from."""
+        return stamp(self.now).timestamp()
+
     # -- the model: what follows from what
 
     def queue(self, model: Wanted) -> None:
@@ -213,7 +218,7 @@ class QueueMachine(Machine):
                 more["not_before"] = later
             if meant is not None:
                 more |= {meant[0]: meant[1], "prefer_for": 3.0}
-            model = Wanted(priority, self.places, tool, need, key, retries + 1, self.now)
+            model = Wanted(priority, self.places, tool, need, key, retries + 1, self.stamped)
             if meant is not None:
                 model.assigned, model.pinned = meant[1], meant[0] == "worker"
                 model.until = None if model.pinned else stamp(self.now + 3.0).timestamp()
@@ -239,7 +244,7 @@ class QueueMachine(Machine):
     def submit_after(self, data: Any, if_failed: str, later: float, key: str | None) -> None:
         """A task that waits for one or two others, whatever has become of those."""
         after = data.draw(st.lists(st.sampled_from(sorted(self.tasks)), min_size=1, max_size=2, unique=True))
-        model = Wanted(0, self.places, "echo", None, key, 1, self.now, if_failed=if_failed)
+        model = Wanted(0, self.places, "echo", None, key, 1, self.stamped, if_failed=if_failed)
         states = {name: self.tasks[name].state for name in after}
         waits = {
             name
@@ -266,7 +271,7 @@ class QueueMachine(Machine):
             present = self.hubs["c"].tasks.submit("echo", unique_key=name, unique_for=period, **LIMITS[key])
             assert newest == present.id
             return
-        model = Wanted(0, self.places, "echo", None, key, 1, self.now, unique=name, unique_for=period)
+        model = Wanted(0, self.places, "echo", None, key, 1, self.stamped, unique=name, unique_for=period)
         self.add(model, unique_key=name, unique_for=period, **LIMITS[key])
 
     @rule(worker=WORKERS, want=st.integers(1, 4))
