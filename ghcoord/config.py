@@ -41,6 +41,37 @@ class WorkerSettings:
     grace: float | None = None
 
 
+WRITE_MODES = ("auto", "refs", "rest")
+
+
+@dataclass(frozen=True, slots=True)
+class GithubSettings:
+    """How hubs on GitHub are reached. ``api`` is the base URL of another API than the host's usual one.
+
+    ``write``: ``auto`` takes the cheapest way there is, ``refs`` always trees,
+    commits and ``updateRefs``, ``rest`` does without GraphQL.  A GitHub App is
+    named by ``app`` (its id), ``installation`` (its id; needed only where there
+    are several) and ``key_file``, its private key.
+    """
+
+    api: str | None = None
+    write: str = "auto"
+    app: str | None = None
+    installation: str | None = None
+    key_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
+    """``writes_per_hour``: commits an hour to plan for, of all that share the account; ``None``: half of the limit.
+
+    ``patience``: seconds to wait for a limit before giving up.
+    """
+
+    writes_per_hour: int | None = None
+    patience: float = 900.0
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one process. ``poll`` is the seconds between polls; ``None`` lets the store decide."""
@@ -51,12 +82,20 @@ class Settings:
     poll: float | None = None
     locks: LockSettings = field(default_factory=LockSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
+    github: GithubSettings = field(default_factory=GithubSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
 
 
-_DURATIONS = {"ttl", "poll", "grace", "retry_delay"}
-_NUMBERS = {"slots": 10_000, "retry_attempts": 100}
+_DURATIONS = {"ttl", "poll", "grace", "retry_delay", "patience"}
+_NUMBERS = {"slots": 10_000, "retry_attempts": 100, "writes_per_hour": 100_000}
 """The largest value of each whole number; the smallest is 1."""
-_TABLES: dict[str, type[Any]] = {"locks": LockSettings, "worker": WorkerSettings}
+_TABLES: dict[str, type[Any]] = {
+    "locks": LockSettings,
+    "worker": WorkerSettings,
+    "github": GithubSettings,
+    "budget": BudgetSettings,
+}
+_CHOICES = {"write": WRITE_MODES}
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
@@ -82,6 +121,8 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
             values[key] = value
         elif not isinstance(value, str) or not value:
             raise UsageError(f"{where}{key} must be a text")
+        elif key in _CHOICES and value not in _CHOICES[key]:
+            raise UsageError(f"{where}{key} is one of {', '.join(_CHOICES[key])}")
         else:
             values[key] = value
     return kind(**values)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ghcoord.store.budget.base import Budget
 
 Oid = str
 """A git object id: 40 lower-case hexadecimal digits."""
@@ -75,7 +78,10 @@ class Capabilities:
     ``max_commit_bytes``: largest sum of the contents of one commit.
     ``poll_interval``: seconds between polls that suit this store.
     ``requests_per_commit``: network requests for one commit of one space.
-    ``keeps_objects``: :meth:`Store.raw` and :meth:`Store.collect` are there.
+    ``keeps_objects``: :meth:`Store.raw` is there, and :meth:`Store.collect` leaves the heads alone.
+    ``atomic_heads``: :meth:`Store.heads` reads all spaces at one moment.  Elsewhere two readings
+    that are equal, one after the other, prove that what they say was true at one moment.
+    ``keeps_author``: a commit's author and time are those of its :class:`Operation`.
     """
 
     multi_space: bool = True
@@ -86,6 +92,13 @@ class Capabilities:
     poll_interval: float = 1.0
     requests_per_commit: int = 0
     keeps_objects: bool = True
+    atomic_heads: bool = True
+    keeps_author: bool = True
+
+    @property
+    def remote(self) -> bool:
+        """Whether asking costs requests to somebody else's server."""
+        return self.requests_per_commit > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +147,23 @@ class Store(Protocol):
         """Where the hub is, without secrets."""
         ...
 
+    @property
+    def budget(self) -> Budget | None:
+        """What watches over the limits of the server; ``None`` where there are none."""
+        ...
+
     def heads(self) -> dict[str, Oid]:
-        """The present commit of each space, all read at one moment."""
+        """The present commit of each space; see :attr:`Capabilities.atomic_heads`."""
+        ...
+
+    def near(self, head: Oid, paths: Collection[str]) -> None:
+        """Bring what is at ``paths`` of the commit ``head`` near, in as few requests as can be.
+
+        The commit, its root record and the trees on the way come along.  A path
+        that ends in ``/`` is a folder wanted with the files directly in it.
+        Reading it then costs no request.  Drivers on this machine do nothing,
+        and what is not there is no error.
+        """
         ...
 
     def commit_info(self, oid: Oid) -> CommitInfo:
@@ -161,7 +189,9 @@ class Store(Protocol):
         ``None`` as a head means that the space must not exist.  Every changed
         space must be in ``expected``.  Each new commit is a direct child of the
         expected head.  Returns the new heads of the changed spaces once they
-        are durable.  Raises ``Conflict``, ``OutcomeUnknown`` and the others.
+        are durable.  Raises ``Conflict``, ``OutcomeUnknown`` and the others;
+        ``Unsupported`` for several spaces where the driver commits to one at a
+        time, and for a space that is only compared where it cannot do that.
         """
         ...
 

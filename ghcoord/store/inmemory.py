@@ -38,6 +38,13 @@ class MemoryStore:
         self._heads: dict[str, Oid] = {}
         self._cut: frozenset[Oid] = frozenset()
 
+    @property
+    def budget(self) -> None:
+        return None
+
+    def near(self, head: Oid, paths: Collection[str]) -> None:
+        """Everything is near."""
+
     def heads(self) -> dict[str, Oid]:
         with self._lock:
             return dict(self._heads)

@@ -142,8 +142,15 @@ class LocalStore:
             raise Unsupported(f"{self._git_dir} uses SHA-256 or reftables: a hub needs an ordinary repository")
         return repository
 
+    @property
+    def budget(self) -> None:
+        return None
+
     def heads(self) -> dict[str, Oid]:
         return self._refs.read()
+
+    def near(self, head: Oid, paths: Collection[str]) -> None:
+        """Everything is near."""
 
     def commit_info(self, oid: Oid) -> CommitInfo:
         return parse_commit(oid, self._raw(oid, "commit"))

@@ -24,6 +24,7 @@ _SUBJECTS = ("task", "lock", "worker", "key")
 SKIP_CI = "[skip ci]"
 _OP = "Ghcoord-Op: "
 _REVISION = "Ghcoord-Revision: "
+_ACTOR = "Ghcoord-Actor: "
 _EVENT = "- "
 _NUMBER = re.compile(r"[0-9]{1,16}")
 _TRAILER = re.compile(r"[A-Za-z][A-Za-z0-9-]*: ")
@@ -41,8 +42,11 @@ class Stamp:
     revision: int
 
 
-def format_message(space: str, op: Operation) -> str:
-    """The message of the commit that ``op`` makes in ``space``."""
+def format_message(space: str, op: Operation, *, with_actor: bool = False) -> str:
+    """The message of the commit that ``op`` makes in ``space``.
+
+    ``with_actor`` names who acts in a trailer, for servers that choose the author themselves.
+    """
     subject = f"{space}: {op.summaries.get(space) or 'update'}"
     if len(subject) > 100:
         subject = subject[:97] + "..."
@@ -50,7 +54,8 @@ def format_message(space: str, op: Operation) -> str:
     events = op.events.get(space)
     if events:
         parts.append("\n".join(_EVENT + line for line in events))
-    parts.append("\n".join([*(_OP + i for i in op.ids), f"{_REVISION}{op.revision}"]))
+    actor = [_ACTOR + _one_line(op.actor)] if with_actor else []
+    parts.append("\n".join([*(_OP + i for i in op.ids), f"{_REVISION}{op.revision}", *actor]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -68,6 +73,16 @@ def read_stamp(message: str) -> Stamp | None:
         return None
     revision = int(revisions[0])
     return Stamp(ops, revision) if revision < REVISION_LIMIT else None
+
+
+def _one_line(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())[:80].strip() or "ghcoord"
+
+
+def read_actor(message: str) -> str | None:
+    """Who acted, where :func:`format_message` was told to say it."""
+    last = message.rstrip().rpartition("\n\n")[2].splitlines()
+    return next((line[len(_ACTOR) :] for line in last if line.startswith(_ACTOR)), None)
 
 
 def read_events(message: str) -> list[str]:

@@ -22,6 +22,7 @@ from ghcoord.store.base import (
     Store,
     Tell,
 )
+from ghcoord.store.budget.base import Budget
 from ghcoord.store.recent import Recent, tree_size
 
 T = TypeVar("T")
@@ -41,8 +42,15 @@ class WrappedStore:
     def url(self) -> str:
         return self.inner.url
 
+    @property
+    def budget(self) -> Budget | None:
+        return self.inner.budget
+
     def heads(self) -> dict[str, Oid]:
         return self.inner.heads()
+
+    def near(self, head: Oid, paths: Collection[str]) -> None:
+        self.inner.near(head, paths)
 
     def commit_info(self, oid: Oid) -> CommitInfo:
         return self.inner.commit_info(oid)
@@ -106,6 +114,9 @@ class RetryingStore(WrappedStore):
     def heads(self) -> dict[str, Oid]:
         return self._call(self.inner.heads)
 
+    def near(self, head: Oid, paths: Collection[str]) -> None:
+        self._call(lambda: self.inner.near(head, paths))
+
     def commit_info(self, oid: Oid) -> CommitInfo:
         return self._call(lambda: self.inner.commit_info(oid))
 
@@ -165,6 +176,9 @@ class TracingStore(WrappedStore):
 
     def heads(self) -> dict[str, Oid]:
         return self._call("heads", self.inner.heads)
+
+    def near(self, head: Oid, paths: Collection[str]) -> None:
+        self._call("near", lambda: self.inner.near(head, paths))
 
     def commit_info(self, oid: Oid) -> CommitInfo:
         return self._call("commit_info", lambda: self.inner.commit_info(oid))

@@ -1,0 +1,1 @@
+"""The github driver: a hub in a repository on GitHub, through its API."""
