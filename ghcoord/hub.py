@@ -146,7 +146,7 @@ class Hub:
 
     def heads(self) -> dict[str, str]:
         """The commit that each space is at: a change of it is a change of the space."""
-        return self._context.transactor.store.heads()
+        return self._context.transactor.known.read()
 
     def revision(self, space: str = layout.FLEET) -> int:
         """The revision of a space; 0 when it does not exist."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ghcoord.clock import Event
@@ -22,6 +22,7 @@ class Pending(Generic[T]):
     op: str
     deadline: float
     wake: Event
+    near: Mapping[str, Collection[str]] = field(default_factory=dict)
     done: bool = False
     lead: bool = False
     value: T | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from ghcoord.store.base import TREE_MODE, Entry, Oid, Store
 
@@ -21,7 +21,24 @@ class Snapshot:
         self.space = space
         self.head = head
         self._root: Oid | None = None
+        self._far = store.capabilities.remote
         self._folders: dict[str, Mapping[str, Entry]] = {}
+        self._files: set[str] = set()
+
+    @property
+    def folders(self) -> Collection[str]:
+        """The directories that were looked into lately."""
+        return self._folders.keys()
+
+    @property
+    def files(self) -> Collection[str]:
+        """The files that were read, on a store where reading costs requests."""
+        return self._files
+
+    def near(self, paths: Collection[str]) -> None:
+        """Have ``paths`` fetched together; see :meth:`ghcoord.store.base.Store.near`."""
+        if self._far and self.head is not None:
+            self.store.near(self.head, paths)
 
     @property
     def root(self) -> Oid | None:
@@ -42,6 +59,8 @@ class Snapshot:
         """The entries of the directory ``path``, kept: what is read lies close to what was."""
         found = self._folders.get(path)
         if found is None:
+            if self._far and path and path.rpartition("/")[0] not in self._folders:
+                self.near([path])  # all the levels above it come along
             top = self.entry(path)
             found = self.store.tree(top.oid) if top is not None and top.is_tree else {}
             if len(self._folders) >= MAX_FOLDERS:
@@ -51,6 +70,10 @@ class Snapshot:
 
     def read(self, path: str) -> bytes | None:
         """The content at ``path``; ``None`` when there is no such file."""
+        if self._far:
+            self._files.add(path)
+            if path.rpartition("/")[0] not in self._folders:
+                self.near([path])
         found = self.entry(path)
         return self.store.blob(found.oid) if found is not None and found.is_file else None
 

@@ -3,40 +3,32 @@
 read → pure function → conditional commit → on conflict, run the function again
 on the newer state.  Transactions queued in one process over the same spaces
 leave as one commit (group commit); no result or exception leaves before that
-commit is durable.
+commit is durable.  :mod:`ghcoord.store.sending` makes sure of each outcome.
 
-After a lost reply the operation ids in the commits' trailers decide: found
-means won, a newer head without them means lost, and until one of the two is
-known only the identical request is sent again.
+Where the hub is somebody else's server the first plan stands on the heads that
+are known already, and a function whose result changes nothing is believed only
+once these heads are confirmed.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import (
-    Conflict,
-    Corrupt,
-    Denied,
-    HeadRegressed,
-    OutcomeUnknown,
-    StoreError,
-    Throttled,
-    TooLarge,
-    Unavailable,
-    Unsupported,
-)
+from ghcoord.errors import Corrupt, Denied, HeadRegressed, OutcomeUnknown, TooLarge, Unavailable, Unsupported
 from ghcoord.ids import new_op_id
-from ghcoord.store.base import ROOT_RECORD, ChangeSet, Oid, Operation, Store
-from ghcoord.store.heads import HeadGuard, Mark, find_operation, revision_of
+from ghcoord.store.base import ROOT_RECORD, Oid, Operation, Store
+from ghcoord.store.heads import HeadGuard, Mark, revision_of
+from ghcoord.store.known import FRESH, KnownHeads
+from ghcoord.store.learned import LearnedReads
 from ghcoord.store.listeners import Listeners
 from ghcoord.store.message import REVISION_LIMIT, EventLine, cap_events, summarise
 from ghcoord.store.pending import Pending, Riders
+from ghcoord.store.sending import Request, Sender
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.takeover import SCHEMA, Adopter, Migrator, take_over
 from ghcoord.store.tx import Overlay, SpaceView, Tx
@@ -46,8 +38,11 @@ T = TypeVar("T")
 MAX_BATCH = 1000
 """Transactions in one commit at most."""
 
-RESEND_LIMIT = 1800.0
-"""Seconds after which an unanswered request is not sent again: history may be squashed after an hour."""
+REMOTE_WAIT = 1.0
+"""Seconds of the first back-off where others are reached over a network."""
+
+Near = Mapping[str, Collection[str]]
+"""Paths by space that a transaction will read: on a network they come with one request."""
 
 
 @dataclass(slots=True)
@@ -69,6 +64,9 @@ class Transactor:
     :attr:`moved` tells of its commits, and of nobody else's.
     """
 
+    sender: type[Sender] = Sender
+    """What finds out whether a commit was made; tests plant broken ones to see them found."""
+
     def __init__(
         self,
         store: Store,
@@ -83,6 +81,7 @@ class Transactor:
         self.runtime = runtime
         self.actor = actor
         self.guard = HeadGuard(store, marks)
+        self.known = KnownHeads(store, runtime)
         self.moved = Listeners()
         self.commits = 0
         self._adopt = adopt
@@ -92,13 +91,18 @@ class Transactor:
         self._queue: list[Pending[Any]] = []
         self._riders = Riders()
         self._leading = False
-        self._base_wait = 0.02 if store.capabilities.requests_per_commit == 0 else 1.0
+        self._base_wait = REMOTE_WAIT if store.capabilities.remote else 0.02
+        self._reads = LearnedReads()
+        self._sender = self.sender(store, runtime, self.known.read, self._check, self._base_wait)
 
-    def transact(self, spaces: Iterable[str], run: Callable[[Tx], T], *, timeout: float = 30.0) -> T:
+    def transact(
+        self, spaces: Iterable[str], run: Callable[[Tx], T], *, timeout: float = 30.0, near: Near | None = None
+    ) -> T:
         """Run ``run`` in a transaction over ``spaces`` and return its result once it is durable.
 
         ``run`` may be called several times and must be pure.  An exception from
-        it changes nothing and is raised here.  ``timeout`` is in seconds.
+        it changes nothing and is raised here.  ``timeout`` is in seconds; waiting
+        for a server's limits does not count.  ``near`` names what ``run`` is going to read.
         Raises ``Unavailable`` when the commit could not be made in that time
         and ``OutcomeUnknown`` when it could not be found out whether it was.
         """
@@ -106,12 +110,18 @@ class Transactor:
         touched = frozenset(spaces)
         if not touched:
             raise Unsupported("a transaction needs at least one space")
+        if len(touched) > 1 and not self.store.capabilities.multi_space:
+            raise Unsupported(
+                f"this hub's server commits to one space at a time, and this needs {' and '.join(sorted(touched))} "
+                "at once: it works on GitHub's usual API and over 'git push'"
+            )
         own: Pending[T] = Pending(
             spaces=touched,
             run=run,
             op=new_op_id(runtime.randbits),
             deadline=runtime.monotonic() + timeout,
             wake=runtime.event(),
+            near=near or {},
         )
         try:
             with self._mutex:
@@ -142,7 +152,13 @@ class Transactor:
 
     def view(self, *spaces: str) -> dict[str, Snapshot]:
         """Snapshots of ``spaces`` as of one moment, for reading only."""
-        heads = self.store.heads()
+        return self._pinned(self.known.read(), spaces)
+
+    def recent_view(self, *spaces: str, age: float) -> dict[str, Snapshot]:
+        """As :meth:`view`, as of at most ``age`` seconds ago where asking costs requests."""
+        return self._pinned(self.known.recent(age), spaces)
+
+    def _pinned(self, heads: Mapping[str, Oid], spaces: Iterable[str]) -> dict[str, Snapshot]:
         return {space: Snapshot(self.store, space, heads.get(space)) for space in spaces}
 
     def adopt_heads(self) -> dict[str, Mark]:
@@ -218,31 +234,106 @@ class Transactor:
     def _until_committed(self, batch: list[Pending[Any]]) -> _Plan:
         deadline = max(pending.deadline for pending in batch)
         losses = 0
+        known = True
         while True:
-            plan = self._plan(batch, self._snapshots(batch[0].spaces, deadline))
+            snapshots, present = self._snapshots(batch, deadline, known=known)
+            plan = self._plan(batch, snapshots)
+            self._reads.learn(snapshots)
             if plan.op is None:
+                if self._confirmed(plan, present):
+                    return plan
+                known = False
+            elif waited := self._await_turn():
+                deadline += waited
+                self._join(batch)
+                known = True
+                continue
+            elif self._sent(plan, deadline):
                 return plan
-            if self._send(plan, deadline):
-                return plan
-            losses += 1
+            else:
+                losses += 1
+                known = True  # the heads were read to find out about the loss
+                # Who keeps losing waits less than a newcomer, so that nobody starves.
+                self.runtime.sleep(self.runtime.uniform(0, self._base_wait / losses))
             if self.runtime.monotonic() >= deadline:
                 raise Unavailable(f"others were faster {losses} times in a row: try again later")
-            # Who keeps losing waits less than a newcomer, so that nobody starves.
-            self.runtime.sleep(self.runtime.uniform(0, self._base_wait / losses))
 
-    def _snapshots(self, spaces: Iterable[str], deadline: float) -> dict[str, Snapshot]:
-        """Guarded snapshots; a lagging read is tried again before it counts as a regression."""
-        for attempt in range(4):
-            heads = self.store.heads()
+    def _snapshots(
+        self, batch: Sequence[Pending[Any]], deadline: float, *, known: bool
+    ) -> tuple[dict[str, Snapshot], bool]:
+        """Guarded snapshots, and whether they are present ones; a lagging read is tried again before it counts."""
+        spaces = batch[0].spaces
+        found = self.known.at_hand() if known else None
+        attempt = 0
+        while True:
+            heads, age = found if found is not None else (self.known.read(), 0.0)
+            snapshots = self._pinned(heads, spaces)
+            self._bring(batch, snapshots)
             try:
-                with self._guard_mutex:
-                    self.guard.check(heads, spaces)
-                break
+                self._check(heads, spaces)
+                return snapshots, age <= FRESH
             except HeadRegressed:
-                if attempt == 3 or self.runtime.monotonic() >= deadline:
-                    raise
-                self.runtime.sleep(self._base_wait * 2**attempt)
-        return {space: Snapshot(self.store, space, heads.get(space)) for space in spaces}
+                self.known.forget()
+                if found is None:
+                    if attempt == 3 or self.runtime.monotonic() >= deadline:
+                        raise
+                    self.runtime.sleep(self._base_wait * 2**attempt)
+                    attempt += 1
+                found = None
+
+    def _check(self, heads: Mapping[str, Oid], spaces: Iterable[str]) -> None:
+        with self._guard_mutex:
+            self.guard.check(heads, spaces)
+
+    def _bring(self, batch: Iterable[Pending[Any]], snapshots: Mapping[str, Snapshot]) -> None:
+        """Have what the batch is going to read fetched in as few requests as can be."""
+        if not self.store.capabilities.remote:
+            return
+        for space, snapshot in snapshots.items():
+            named = [path for pending in batch for path in pending.near.get(space, ())]
+            snapshot.near([*dict.fromkeys([*named, *self._reads.of(snapshot)])])
+
+    def _confirmed(self, plan: _Plan, present: bool) -> bool:
+        """Whether what commits nothing was decided on heads that were all true at one moment, just now."""
+        capabilities = self.store.capabilities
+        if not capabilities.remote or (present and (capabilities.atomic_heads or len(plan.expected) == 1)):
+            return True
+        heads = self.known.read()
+        self._check(heads, plan.expected)
+        return all(heads.get(space) == head for space, head in plan.expected.items())
+
+    def _await_turn(self) -> float:
+        """Wait until the server's limits allow a write; the seconds that took."""
+        budget = self.store.budget
+        if budget is None or budget.write_ready_in() <= 0:
+            return 0.0
+        began = self.runtime.monotonic()
+        budget.await_write()
+        return max(self.runtime.monotonic() - began, 1e-6)
+
+    def _join(self, batch: list[Pending[Any]]) -> None:
+        """Take along those that came to the queue meanwhile."""
+        with self._mutex:
+            more = [p for p in self._queue if p.spaces == batch[0].spaces][: MAX_BATCH - len(batch)]
+            taken = set(map(id, more))
+            self._queue = [p for p in self._queue if id(p) not in taken]
+        batch += more
+        self._riders.board(batch[0].spaces, batch)
+
+    def _sent(self, plan: _Plan, deadline: float) -> bool:
+        """Send ``plan``; whether it won."""
+        assert plan.op is not None
+        made = self._sender.send(Request(plan.expected, plan.changes, plan.op, plan.floor), deadline)
+        if made is None:
+            return False
+        if made:
+            self.commits += 1
+            self.known.note(made)
+            with self._guard_mutex:
+                for space, head in made.items():
+                    self.guard.note(space, plan.op.revision, head)
+            self.moved.tell(made)
+        return True
 
     def _plan(self, batch: list[Pending[Any]], snapshots: Mapping[str, Snapshot]) -> _Plan:
         store = self.store
@@ -282,8 +373,9 @@ class Transactor:
                 plan.results.append((None, error))
         if not ops:
             return plan
+        everywhere = not store.capabilities.compare_only
         for space, overlay in overlays.items():
-            if overlay.files or events[space]:
+            if overlay.files or events[space] or everywhere:
                 root = {"revision": revision, "schema": SCHEMA, "space": space}
                 overlay.put(ROOT_RECORD, (json.dumps(root, indent=2, sort_keys=True) + "\n").encode())
                 plan.changes[space] = overlay.files
@@ -296,87 +388,3 @@ class Transactor:
             events={space: cap_events(events[space]) for space in plan.changes},
         )
         return plan
-
-    # -- one commit
-
-    def _send(self, plan: _Plan, deadline: float) -> bool:
-        """Send until the outcome is certain: ``True`` won, ``False`` lost."""
-        assert plan.op is not None
-        runtime = self.runtime
-        changes = cast("Mapping[str, ChangeSet]", plan.changes)
-        give_up = min(max(deadline, runtime.monotonic()), runtime.monotonic() + RESEND_LIMIT)
-        wait = self._base_wait
-        unsure = False
-        while True:
-            try:
-                made = self.store.commit(plan.expected, changes, plan.op)
-            except Conflict:
-                verdict = self._look(plan, after_conflict=True, deadline=give_up)
-                if verdict is None:
-                    raise OutcomeUnknown(
-                        "the hub reports a conflict but shows no newer state; look before repeating"
-                    ) from None
-                return verdict
-            except OutcomeUnknown as error:
-                unsure = True
-                verdict = self._look(plan, after_conflict=False, deadline=give_up)
-                if verdict is not None:
-                    return verdict
-                if runtime.monotonic() >= give_up:
-                    raise OutcomeUnknown(f"{error}; look before repeating (operation {plan.op.ids[0]})") from error
-            except Throttled as error:
-                if runtime.monotonic() + error.until - runtime.now() > give_up:
-                    if unsure:
-                        raise self._unresolved(plan, error) from error
-                    raise
-                runtime.sleep(max(0.0, error.until - runtime.now()))
-            except (Unavailable, TooLarge, Denied) as error:
-                if unsure:
-                    raise self._unresolved(plan, error) from error
-                raise
-            else:
-                self.commits += 1
-                with self._guard_mutex:
-                    for space, head in made.items():
-                        self.guard.note(space, plan.op.revision, head)
-                self.moved.tell(made)
-                return True
-            runtime.sleep(runtime.uniform(0, wait))
-            wait = min(wait * 2, 30.0)
-
-    def _unresolved(self, plan: _Plan, cause: Exception) -> OutcomeUnknown:
-        assert plan.op is not None
-        return OutcomeUnknown(f"no answer, and then: {cause}; look before repeating (operation {plan.op.ids[0]})")
-
-    def _look(self, plan: _Plan, *, after_conflict: bool, deadline: float) -> bool | None:
-        """Look for the operation: ``True`` it landed, ``False`` it cannot land any more, ``None`` unknown.
-
-        It is ruled out only by a newer head whose history lacks it.  After a
-        conflict a newer head of a space that is merely compared rules it out
-        too.  Reads that fail or lag behind prove nothing; after a conflict they are waited for.
-        """
-        wait = self._base_wait
-        while True:
-            try:
-                heads = self.store.heads()
-                with self._guard_mutex:
-                    self.guard.check(heads, plan.expected)
-                moved = [space for space in plan.expected if heads.get(space) != plan.expected[space]]
-                for space in moved:
-                    if space in plan.changes:
-                        return self._landed(plan, space, heads.get(space))
-                if moved and after_conflict:
-                    return False
-            except StoreError:
-                moved = []
-            if not after_conflict or self.runtime.monotonic() >= deadline:
-                return None
-            self.runtime.sleep(self.runtime.uniform(0, wait))
-            wait = min(wait * 2, 5.0)
-
-    def _landed(self, plan: _Plan, space: str, head: Oid | None) -> bool:
-        """Whether the plan's operation is in the history of ``space`` at ``head``."""
-        assert plan.op is not None
-        if head is None:
-            raise HeadRegressed(f"the space {space!r} vanished during a commit: run 'ghcoord doctor'")
-        return find_operation(self.store, head, frozenset(plan.op.ids), until=plan.expected[space], above=plan.floor)

@@ -238,6 +238,16 @@ class SimStore(FaultyStore):
             return HeadsFault.STALE
         return None
 
+    def old_answer(self) -> dict[str, Oid]:
+        old = super().old_answer()
+        if self.capabilities.atomic_heads:
+            return old
+        present = self.seen[-1]
+        spaces = {space for space in present if self._chance(0.5)}
+        return {
+            space: (present if space in spaces else old)[space] for space in present if space in spaces or space in old
+        }
+
     def delay(self, land: Callable[[], None]) -> None:
         def arrive() -> None:
             self._scheduler.note(f"{self._process}: a late request arrives")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from ghcoord.errors import OutcomeUnknown, StoreError
 from ghcoord.store.base import Operation, Store
 from ghcoord.store.heads import walk
 from ghcoord.store.inmemory import MemoryStore
+from ghcoord.store.sending import Sender
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.transact import Transactor
 from ghcoord.store.tx import Tx
 from ghcoord.testing.broken import LostUpdateStore, PartialCommitStore
+from ghcoord.testing.far import FarStore
 from ghcoord.testing.history import Call, History, Outcome, Violation, check_increasing
 from ghcoord.testing.simulation import FaultRates, SimRuntime, Simulation, SimulationFailure
 
@@ -134,12 +137,13 @@ def first_found(**options: object) -> tuple[int, str]:
     pytest.fail(f"not found in {SEEDS} seeds")
 
 
+@pytest.mark.parametrize("make_store", [MemoryStore, FarStore])
 @pytest.mark.parametrize("seeds", [150, pytest.param(SEEDS, marks=pytest.mark.slow)])
-def test_transact_has_no_violation(seeds: int) -> None:
-    """Seeds of crashes, lost, late and repeated requests, lost replies and old answers: nothing is wrong."""
+def test_transact_has_no_violation(seeds: int, make_store: Callable[[Callable[[], float]], Store]) -> None:
+    """Seeds of crashes, lost, late and repeated requests, lost replies, old and torn answers: nothing is wrong."""
     done = doubt = crashes = 0
     for seed in range(seeds):
-        simulation, history = simulate(seed)
+        simulation, history = simulate(seed, make_store=make_store)
         done += len(history.of(Outcome.DONE))
         doubt += len(history.of(Outcome.IN_DOUBT))
         crashes += simulation.crashes
@@ -156,6 +160,39 @@ def test_without_faults_everything_succeeds() -> None:
         assert PROCESSES * CALLS == len(history.calls)
 
 
+def test_an_answer_without_a_commit_is_of_one_moment() -> None:
+    """Where heads are read apart, what commits nothing is believed only once they are confirmed."""
+    for seed in range(100):
+        simulation = Simulation(seed, make_store=FarStore)
+        seen: list[tuple[bytes | None, bytes | None]] = []
+
+        def write(runtime: SimRuntime, store: Store) -> None:
+            transactor = Transactor(store, runtime)
+            for number in range(6):
+
+                def both(tx: Tx, number: int = number) -> None:
+                    for space in ("fleet", "locks"):
+                        tx.write(space, "value", b"%d" % number)
+
+                with suppress(StoreError):
+                    transactor.transact(("fleet", "locks"), both)
+
+        def look(runtime: SimRuntime, store: Store, seen: list[tuple[bytes | None, bytes | None]] = seen) -> None:
+            transactor = Transactor(store, runtime)
+            for _ in range(8):
+                with suppress(StoreError):
+                    seen.append(
+                        transactor.transact(
+                            ("fleet", "locks"), lambda tx: (tx.read("fleet", "value"), tx.read("locks", "value"))
+                        )
+                    )
+
+        simulation.process("writer", write)
+        simulation.process("reader", look)
+        simulation.run()
+        assert [] == [pair for pair in seen if pair[0] != pair[1]], f"seed {seed}"
+
+
 def test_a_stale_comparison_is_found() -> None:
     """Planted: the commit is compared with what the client read instead of the present head."""
     seed, why = first_found(make_store=LostUpdateStore, rates=FaultRates.none())
@@ -167,35 +204,34 @@ def test_a_partial_commit_is_found() -> None:
     first_found(make_store=PartialCommitStore, rates=FaultRates.none())
 
 
-class NeverLooks(Transactor):
+class NeverLooks(Sender):
     """Planted: the operation id is not looked for; a commit without an answer counts as lost."""
 
-    def _landed(self, plan: object, space: str, head: object) -> bool:
+    def _landed(self, request: object, space: str, head: object) -> bool:
         return False
 
 
-class DecidesAgain(Transactor):
+class DecidesAgain(Sender):
     """Planted: after a lost reply the decision is simply made again."""
 
-    def _look(self, plan: object, *, after_conflict: bool, deadline: float) -> bool | None:
+    def _look(self, request: object, *, after_conflict: bool, deadline: float) -> bool | None:
         return False
 
 
-class BelievesOldAnswers(Transactor):
+class BelievesOldAnswers(Sender):
     """Planted: an outdated reading of the heads rules an operation out."""
 
-    def _look(self, plan: object, *, after_conflict: bool, deadline: float) -> bool | None:
-        marks, self.guard.marks = self.guard.marks, {}
-        try:
-            return super()._look(plan, after_conflict=after_conflict, deadline=deadline)  # type: ignore[arg-type]
-        finally:
-            self.guard.marks = marks
+    def _look(self, request: object, *, after_conflict: bool, deadline: float) -> bool | None:
+        self._check = lambda heads, spaces: None
+        return super()._look(request, after_conflict=after_conflict, deadline=deadline)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("planted", [NeverLooks, DecidesAgain, BelievesOldAnswers])
-def test_an_operation_not_looked_for_is_found(planted: type[Transactor]) -> None:
-    """Planted bugs around the operation id are found within 500 seeds, with seed and trace."""
-    seed, why = first_found(make=planted)
+@pytest.mark.parametrize("far", [False, True])
+def test_an_operation_not_looked_for_is_found(planted: type[Sender], far: bool) -> None:
+    """Planted bugs around the operation id are found within 500 seeds, with seed and trace, near and far."""
+    make = type(f"With{planted.__name__}", (Transactor,), {"sender": planted})
+    seed, why = first_found(make=make, make_store=FarStore if far else MemoryStore)
     assert f"seed {seed}" in why
     assert "commits to" in why, "the trace is shown"
 

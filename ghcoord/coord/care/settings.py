@@ -20,7 +20,6 @@ from ghcoord.model.codec import MAX_RECORD, to_json
 from ghcoord.model.lease import MAX_TTL, MIN_TTL
 from ghcoord.model.placement import STRATEGIES
 from ghcoord.store.base import Entry, Oid
-from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.transact import Transactor
 from ghcoord.store.tx import Tx
 from ghcoord.units import MAX_DURATION, format_duration, parse_duration
@@ -215,7 +214,7 @@ class ConfigReader:
         with self._mutex:
             now = transactor.runtime.monotonic()
             if self._looked_at is None or now - self._looked_at >= interval:
-                self._look(transactor)
+                self._look(transactor, interval)
                 self._looked_at = now
             return self._parsed
 
@@ -224,17 +223,16 @@ class ConfigReader:
         with self._mutex:
             self._looked_at = None
 
-    def _look(self, transactor: Transactor) -> None:
+    def _look(self, transactor: Transactor, interval: float) -> None:
         try:
-            head = transactor.store.heads().get(META)
-            if head == self._head:
+            snapshot = transactor.recent_view(META, age=interval)[META]
+            if snapshot.head == self._head:
                 return
-            snapshot = Snapshot(transactor.store, META, head)
             entry = snapshot.entry(SETTINGS_RECORD)
             if entry != self._entry:
                 self._parsed = parse(snapshot.read(SETTINGS_RECORD))
                 self._entry = entry
-            self._head = head
+            self._head = snapshot.head
         except GhcoordError:
             return  # what needs the hub will say what is wrong with it
 
