@@ -27,6 +27,9 @@ from ghcoord.store.heads import find_operation
 RESEND_LIMIT = 1800.0
 """Seconds after which an unanswered request is not sent again: history may be squashed after an hour."""
 
+LAGGING = 3
+"""Readings in a row that show older heads than those seen, after which they are no lag any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -106,9 +109,11 @@ class Sender:
         It is ruled out only by a newer head whose history lacks it.  After a
         conflict a newer head of a space that is merely compared rules it out
         too.  Reads that fail or lag behind prove nothing; after a conflict they are waited for.
+        Raises ``HeadRegressed`` when the history went back or vanished.
         """
         expected = request.expected
         wait = self._base_wait
+        regressed = 0
         while True:
             try:
                 heads = self._heads()
@@ -119,8 +124,13 @@ class Sender:
                         return self._landed(request, space, heads.get(space))
                 if moved and after_conflict:
                     return False
+                regressed = 0
+            except HeadRegressed:
+                regressed += 1
+                if after_conflict and regressed > LAGGING:
+                    raise
             except StoreError:
-                moved = []
+                regressed = 0
             if not after_conflict or self._runtime.monotonic() >= deadline:
                 return None
             self._runtime.sleep(self._runtime.uniform(0, wait))

@@ -93,12 +93,8 @@ class FaultyStore(WrappedStore):
             raise Throttled("injected: reading is throttled", self.inner.server_time() + THROTTLE)
         self.note()
         if fault is HeadsFault.STALE:
-            return self.old_answer()
+            return dict(self.seen[max(0, len(self.seen) - 1 - self.stale_by)])
         return dict(self.seen[-1])
-
-    def old_answer(self) -> dict[str, Oid]:
-        """What a reading says that comes from a copy which lags behind."""
-        return dict(self.seen[max(0, len(self.seen) - 1 - self.stale_by)])
 
     def note(self) -> None:
         """Remember the present heads."""

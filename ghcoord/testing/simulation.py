@@ -238,16 +238,6 @@ class SimStore(FaultyStore):
             return HeadsFault.STALE
         return None
 
-    def old_answer(self) -> dict[str, Oid]:
-        old = super().old_answer()
-        if self.capabilities.atomic_heads:
-            return old
-        present = self.seen[-1]
-        spaces = {space for space in present if self._chance(0.5)}
-        return {
-            space: (present if space in spaces else old)[space] for space in present if space in spaces or space in old
-        }
-
     def delay(self, land: Callable[[], None]) -> None:
         def arrive() -> None:
             self._scheduler.note(f"{self._process}: a late request arrives")
@@ -259,6 +249,10 @@ class SimStore(FaultyStore):
         self._point("asks for the heads")
         try:
             found = super().heads()
+            if not self.capabilities.atomic_heads and len(found) > 1 and self._chance(0.5):
+                self._point("is told some of the heads")
+                later = super().heads()
+                found = {space: (later if self._chance(0.5) else found).get(space, found[space]) for space in found}
         finally:
             self._point("is told the heads")
         return found

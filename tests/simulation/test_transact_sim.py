@@ -163,7 +163,7 @@ def test_without_faults_everything_succeeds() -> None:
 def test_an_answer_without_a_commit_is_of_one_moment() -> None:
     """Where heads are read apart, what commits nothing is believed only once they are confirmed."""
     for seed in range(100):
-        simulation = Simulation(seed, make_store=FarStore)
+        simulation = Simulation(seed, FaultRates.none(), make_store=FarStore)
         seen: list[tuple[bytes | None, bytes | None]] = []
 
         def write(runtime: SimRuntime, store: Store) -> None:
