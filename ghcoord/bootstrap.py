@@ -28,10 +28,13 @@ from ghcoord.hub import Hub
 from ghcoord.model.health import Vitals
 from ghcoord.model.lease import check_ttl
 from ghcoord.model.timing import grace_for, poll_for
+from ghcoord.store import network
 from ghcoord.store.base import Store, Tell
+from ghcoord.store.budget.base import OnWait, Report
 from ghcoord.store.folder import FolderState, Stray, look, remove
 from ghcoord.store.heads import Mark
-from ghcoord.store.open import local_path, open_store
+from ghcoord.store.observation import Observation
+from ghcoord.store.open import Surroundings, driver_of, github_api, local_path, open_store
 from ghcoord.store.takeover import SCHEMA
 from ghcoord.store.transact import Transactor
 from ghcoord.store.wrappers import CachingStore, RetryingStore, TracingStore
@@ -46,19 +49,47 @@ def connect(
     runtime: Runtime | None = None,
     actor: str | None = None,
     trace: Trace | None = None,
+    on_wait: OnWait | None = None,
 ) -> Hub:
-    """Open the hub at ``url``: a folder, ``file://…`` or ``memory:``.
+    """Open the hub at ``url``: ``github:OWNER/REPOSITORY``, any Git remote, a folder, ``file://…`` or ``memory:``.
 
     Without ``url``: ``GHCOORD_HUB``, then the nearest ``ghcoord.toml``.
     ``actor`` is who acts, in commits and events (default: user@host).
     ``trace`` is called after each call of the store with its name, its seconds
-    and the error's class.  Raises ``NoHub``, ``NotFound`` where there is no hub,
-    ``NewerSchema`` for one of a newer ghcoord.
+    and the error's class; ``on_wait`` before a wait for a server's limits with
+    its end (seconds since the epoch) and the reason.  Raises ``NoHub``,
+    ``NotFound`` where there is no hub, ``NewerSchema`` for one of a newer
+    ghcoord, ``Denied`` without a token.
     """
     chosen = settings or load_settings(Path.cwd())
     where = locate(url, chosen)
     runtime = runtime or SystemRuntime()
-    return open_hub(open_store(where, runtime, chosen.prefix), runtime, chosen, actor=actor, trace=trace)
+    store = open_store(where, runtime, chosen, surroundings(on_wait))
+    try:
+        return open_hub(store, runtime, chosen, actor=actor, trace=trace)
+    except BaseException:
+        store.close()
+        raise
+
+
+def known_budget(url: str | Path | None = None, settings: Settings | None = None) -> Report | None:
+    """What this machine knows of the limits of the server that has the hub at ``url``; ``None`` without limits.
+
+    Asks nobody.  Raises ``NoHub``, ``Denied`` without a token.
+    """
+    chosen = settings or load_settings(Path.cwd())
+    with contextlib.closing(open_store(locate(url, chosen), SystemRuntime(), chosen, surroundings())) as store:
+        return None if store.budget is None else store.budget.report()
+
+
+def surroundings(on_wait: OnWait | None = None) -> Surroundings:
+    """What drivers get of this machine: the environment, and this user's folders for state and for caches."""
+    return Surroundings(
+        environment=os.environ,
+        state=_own_folder("XDG_STATE_HOME", ".local", "state"),
+        cache=_own_folder("XDG_CACHE_HOME", ".cache"),
+        on_wait=on_wait,
+    )
 
 
 def locate(url: str | Path | None, settings: Settings) -> str:
@@ -76,20 +107,36 @@ def create(
     actor: str | None = None,
     state: Path | None = None,
     trace: Trace | None = None,
+    on_wait: OnWait | None = None,
+    make_repository: bool = False,
 ) -> tuple[Hub, bool]:
     """Make a hub at ``url``, or open the one there; the second value says whether it is new.
 
-    ``state`` is the folder for what this user's processes remember of it
-    (default: below the user's home); ``trace`` as for :func:`connect`.
+    A folder is made where there is none, a repository on GitHub (a private
+    one) only with ``make_repository``.  ``state`` is the folder for what this
+    user's processes remember of it (default: below the user's home); ``trace``
+    and ``on_wait`` as for :func:`connect`.
     """
     chosen = settings or load_settings(Path.cwd())
-    path = local_path(str(url))
+    where = str(url)
+    path = local_path(where)
+    if make_repository and driver_of(where) != "github":
+        raise UsageError(f"only a repository on GitHub can be created with the hub, not {where}: leave --create out")
     runtime = SystemRuntime()
+    around = surroundings(on_wait)
     if path is not None:
         from ghcoord.store.local import create_repository
 
         create_repository(path, chosen.prefix + FLEET)
-    store = open_store(str(url), runtime, chosen.prefix)
+    elif driver_of(where) == "github":
+        from ghcoord.store.github.create import create_on_github
+
+        api = github_api(where, runtime, chosen, around)
+        try:
+            create_on_github(api, chosen.prefix, create=make_repository)
+        finally:
+            api.close()
+    store = open_store(where, runtime, chosen, around)
     hub = open_hub(store, runtime, chosen, actor=actor, trace=trace, state=state, make=True)
     return hub, hub.created
 
@@ -116,7 +163,7 @@ def import_hub(
     chosen = settings or load_settings(Path.cwd())
     path = local_path(str(url))
     if path is None:
-        raise UsageError("a hub in memory cannot be imported into: name a new folder")
+        raise UsageError(f"a bundle is imported into a new folder, not into {url}: push its branches from there")
     from ghcoord.store.local import create_repository
     from ghcoord.store.unbundle import load_bundle
 
@@ -128,7 +175,7 @@ def import_hub(
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists and is not empty: name a new folder")
         load_bundle(Path(file).expanduser(), create_repository(building, chosen.prefix + FLEET), chosen.prefix, tell)
-        with contextlib.closing(open_store(str(building), runtime, chosen.prefix)) as store:
+        with contextlib.closing(open_store(str(building), runtime, chosen)) as store:
             record = hubrecord.read(store, str(file))
             if new_id:
                 record = hubrecord.change_id(Transactor(store, runtime, actor=actor or _default_actor()))
@@ -140,12 +187,27 @@ def import_hub(
         for folder in new:
             with contextlib.suppress(OSError):  # it holds the hub
                 folder.rmdir()
-    made = open_store(str(path), runtime, chosen.prefix)
+    made = open_store(str(path), runtime, chosen)
     seen = state or _state_folder(f"{record['id']} {made.url}")
     if seen is not None:
         for known in ("heads.json", "observed.json"):
             (seen / known).unlink(missing_ok=True)  # of a hub that was here before
     return open_hub(made, runtime, chosen, actor=actor, state=state)
+
+
+def folder_of(url: str) -> Path | None:
+    """The folder of a hub on this machine; ``None`` for all others. Raises ``UsageError``."""
+    return local_path(url)
+
+
+def examine_network(url: str, settings: Settings, on_wait: OnWait | None = None) -> list[Observation]:
+    """Look at the way to the hub at ``url`` without opening it; nothing to say of hubs on this machine."""
+    return network.examine_network(url, SystemRuntime(), settings, surroundings(on_wait))
+
+
+def probe_network(url: str, settings: Settings, on_wait: OnWait | None = None) -> list[Observation]:
+    """Settle live what is uncertain of GitHub, in refs that are deleted again. Raises ``UsageError`` elsewhere."""
+    return network.probe_network(url, SystemRuntime(), settings, surroundings(on_wait))
 
 
 def inspect_folder(url: str) -> FolderState:
@@ -253,12 +315,25 @@ def read_vitals(folder: Path) -> Vitals:
 # -- what this user's processes remember of a hub between runs
 
 
-def _state_folder(hub: str) -> Path | None:
-    """``$XDG_STATE_HOME/ghcoord/<hub>``, mode 0700; ``None`` where no such folder can be made."""
-    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    folder = Path(base) / "ghcoord" / hashlib.sha256(hub.encode(errors="surrogateescape")).hexdigest()[:16]
+def _own_folder(variable: str, *usual: str) -> Path | None:
+    """``$variable/ghcoord``, else the usual place below the home, mode 0700; ``None`` where it cannot be made."""
+    base = os.environ.get(variable) or os.path.join(os.path.expanduser("~"), *usual)
+    folder = Path(base) / "ghcoord"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _state_folder(hub: str) -> Path | None:
+    """The folder for what is remembered of ``hub``; ``None`` where no such folder can be made."""
+    base = _own_folder("XDG_STATE_HOME", ".local", "state")
+    if base is None:
+        return None
+    folder = base / hashlib.sha256(hub.encode(errors="surrogateescape")).hexdigest()[:16]
+    try:
+        folder.mkdir(exist_ok=True, mode=0o700)
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -159,5 +160,7 @@ def load_settings(folder: Path) -> Settings:
 
 
 def _is_relative_path(hub: str) -> bool:
-    elsewhere = "://" in hub or hub == "memory:" or hub.startswith(("~", "git@", "github:"))
+    elsewhere = (
+        "://" in hub or hub == "memory:" or hub.startswith(("~", "github:")) or re.match(r"[\w.-]+@[\w.-]+:", hub)
+    )
     return not elsewhere and not Path(hub).is_absolute()

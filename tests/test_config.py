@@ -57,7 +57,7 @@ def test_settings_are_frozen() -> None:
         ("hub =", "is not TOML: "),
         ("hub = 5", "hub must be a text"),
         ('hub = ""', "hub must be a text"),
-        ("hbu = 'x'", "hbu is not a setting: one of actor, hub"),
+        ("hbu = 'x'", "hbu is not a setting: one of actor, budget"),
         ("[lock]\nttl = 5", "lock is not a table|lock is not a setting"),
         ("[locks]\nttls = 5", r"locks\.ttls is not a setting: one of retry_attempts"),
         ("locks = 5", "locks .*table"),

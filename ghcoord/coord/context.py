@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,8 +21,9 @@ from ghcoord.model.memory import Fence, MemoryEntry
 from ghcoord.model.schedule import Schedule
 from ghcoord.model.task import Task
 from ghcoord.model.worker import Worker, trimmed
+from ghcoord.store.known import FRESH
 from ghcoord.store.snapshot import Snapshot
-from ghcoord.store.transact import Transactor
+from ghcoord.store.transact import Near, Transactor
 from ghcoord.store.tx import Tx
 
 T = TypeVar("T")
@@ -60,11 +61,18 @@ class Context:
         """Look at the hub's settings afresh: this process has just changed them."""
         self.config_reader.forget()
 
-    def transact(self, spaces: tuple[str, ...], run: Callable[[Tx], T], timeout: float = 30.0) -> T:
-        return self.transactor.transact(spaces, run, timeout=timeout)
+    def transact(
+        self, spaces: tuple[str, ...], run: Callable[[Tx], T], timeout: float = 30.0, near: Near | None = None
+    ) -> T:
+        return self.transactor.transact(spaces, run, timeout=timeout, near=near)
 
     def snapshot(self, space: str) -> Snapshot:
-        return self.transactor.view(space)[space]
+        """The space as it is; where asking costs requests, as it was at most a second ago."""
+        return self.transactor.recent_view(space, age=FRESH)[space]
+
+    def pinned(self, space: str, heads: Mapping[str, str]) -> Snapshot:
+        """The space as of ``heads``, which somebody has just read."""
+        return Snapshot(self.transactor.store, space, heads.get(space))
 
     def judge(self) -> Judge:
         """Who may call a foreign lease expired, for a one-shot decision."""

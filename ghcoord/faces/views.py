@@ -54,6 +54,7 @@ def lock_view(lock: Lock) -> View:
         "permits": lock.permits,
         "depth": lock.depth,
         "paths": list(lock.paths),
+        "guards": list(lock.guards),
     }
 
 

@@ -46,6 +46,7 @@ class Grant(_Part):
     ``ttl`` is in seconds; ``renewal`` is the revision of the last renewal.
     ``depth`` counts how often the holder has entered; ``waited`` is how many
     seconds it waited to get in (0: got it at once), ``waiter`` its id in the queue.
+    ``guards`` are the memory namespaces that it was taken for.
     """
 
     owner: str = Field(min_length=1)
@@ -58,6 +59,7 @@ class Grant(_Part):
     depth: int = Field(default=1, ge=1, le=MAX_ATTEMPT)
     waited: float = Field(default=0.0, ge=0, le=MAX_NUMBER)
     waiter: str | None = None
+    guards: tuple[str, ...] = ()
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -121,7 +123,8 @@ class Lock:
     ``token`` is the fencing token: it grows with every grant and never repeats.
     ``ttl`` is in seconds.  ``permits`` is how many may hold it at a time,
     ``depth`` how often its holder has entered.  ``paths`` are the patterns of a
-    path lock, whose ``name`` is made of them.
+    path lock, whose ``name`` is made of them; ``guards`` the memory namespaces
+    that it was taken for.
     """
 
     name: str
@@ -136,6 +139,7 @@ class Lock:
     permits: int = 1
     depth: int = 1
     paths: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
 
     @property
     def lease(self) -> Lease:
@@ -162,6 +166,7 @@ def lock_of(grant: Grant, name: str, *, permits: int = 1, paths: tuple[str, ...]
         permits=permits,
         depth=grant.depth,
         paths=paths,
+        guards=grant.guards,
     )
 
 
@@ -184,6 +189,7 @@ class Ask:
     permits: int = 1
     metadata: dict[str, Any] = field(default_factory=dict)
     waited: float = 0.0
+    guards: tuple[str, ...] = ()
 
 
 def grant(ask: Ask, *, now: float, revision: int, waiter: str | None = None) -> Grant:
@@ -199,5 +205,6 @@ def grant(ask: Ask, *, now: float, revision: int, waiter: str | None = None) -> 
         renewal=revision,
         waited=round(ask.waited, 3),
         waiter=waiter,
+        guards=ask.guards,
         metadata=ask.metadata,
     )

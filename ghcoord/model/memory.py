@@ -35,10 +35,11 @@ class MemoryEntry(Record):
 
 
 class Fence(Record):
-    """The highest token under which the lock ``lock`` has guarded a write to this namespace."""
+    """The highest token under which the lock ``lock`` has guarded this namespace; ``closed`` once it was released."""
 
     lock: str
     token: Token
+    closed: bool = False
 
 
 def check_revision(entry: MemoryEntry | None, key: str, expected: int | None) -> None:
@@ -66,3 +67,16 @@ def check_fence(lock: LockRecord | None, seen: Fence | None, name: str, token: i
         raise FenceRefused(f"the lock {name!r} is held by {holders}, not {token}")
     if seen is not None and seen.token > max(lock.latest or 0, *held):
         raise FenceRefused(f"a write under the higher token {seen.token} of {name!r} was seen already")
+
+
+def check_raised_fence(seen: Fence | None, name: str, token: int, namespace: str) -> None:
+    """Raise ``FenceRefused`` unless ``token`` is the one that was raised in the namespace and not closed since."""
+    if seen is None or seen.token < token:
+        raise FenceRefused(
+            f"the lock {name!r} was not taken for the namespace {namespace!r}, and this hub's server commits to one "
+            f"space at a time: take it with 'lock acquire {name} --for {namespace}'"
+        )
+    if seen.token > token:
+        raise FenceRefused(f"the lock {name!r} was taken under the higher token {seen.token} since")
+    if seen.closed:
+        raise FenceRefused(f"the lock {name!r} was released: token {token} no longer guards anything")

@@ -80,7 +80,7 @@ class Capabilities:
     ``requests_per_commit``: network requests for one commit of one space.
     ``keeps_objects``: :meth:`Store.raw` is there, and :meth:`Store.collect` leaves the heads alone.
     ``atomic_heads``: :meth:`Store.heads` reads all spaces at one moment.  Elsewhere two readings
-    that are equal, one after the other, prove that what they say was true at one moment.
+    that are equal, one after the other, tell what was true at one moment, unless both lag behind.
     ``keeps_author``: a commit's author and time are those of its :class:`Operation`.
     """
 

@@ -102,7 +102,7 @@ def _hub_at_work() -> Iterator[tuple[Path, float]]:
     with tempfile.TemporaryDirectory() as name, patch.object(bootstrap, "detect_machine", lambda: next(machines)):
         path = Path(name) / "hub.git"
         create_repository(path, Settings().prefix + "fleet")
-        store = open_store(str(path), runtime, Settings().prefix)
+        store = open_store(str(path), runtime, Settings())
         with open_hub(store, runtime, Settings(), actor="ann@desk", state=Path(name), make=True) as hub:
             _work(hub, runtime)
         yield path, runtime.now()

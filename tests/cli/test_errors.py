@@ -176,7 +176,7 @@ def test_places_that_are_no_hub(cli: Cli, tmp_path: Path) -> None:
         "folder": 3,
         "empty.git": 3,
         "https://user:secret@example.org/hub.git": 2,
-        "ssh://git@example.org/x": 2,
+        "gopher://example.org/x": 2,
         "file://elsewhere/hub.git": 2,
         "a\0b": 2,
     }.items():

@@ -54,7 +54,8 @@ def test_init_refuses(cli: Cli, tmp_path: Path) -> None:
     assert "not a Git repository" in cli("init", "full").error
     assert 2 == cli("init", "a.git", "--hub", "b.git").code
     assert 7 == cli("init", "full/file/hub.git").code or 2 == cli("init", "full/file/hub.git").code
-    assert 2 == cli("init", "https://example.org/hub.git").code
+    assert 2 == cli("init", "gopher://example.org/hub.git").code
+    assert 2 == cli("init", "a.git", "--create").code
 
 
 def test_init_asks_before_it_uses_a_repository_of_files(cli: Cli, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_acquire_in_json(cli: Cli) -> None:
         "lock", "acquire", "x", "--owner", "a", "--ttl", "1m", "--meta", "why=test", "--meta", "n:=3", "--json"
     ).json
     parity = ["name", "owner", "token", "acquired_at", "expires_at", "metadata"]
-    assert [*parity, "mode", "permits", "depth", "paths"] == list(lock)
+    assert [*parity, "mode", "permits", "depth", "paths", "guards"] == list(lock)
     assert ("x", "a", "test", 3) == (lock["name"], lock["owner"], lock["metadata"]["why"], lock["metadata"]["n"])
     begin, end = (datetime.fromisoformat(lock[key]) for key in ("acquired_at", "expires_at"))
     assert 60 == (end - begin).total_seconds()

@@ -25,7 +25,7 @@ history metadata"""
 SUBMITTED_KEYS = TASK_KEYS + " duplicate"
 SCHEDULE_KEYS = """name cron timezone tool args options missed grace overlap paused next_fire last_fire last_task fires
 created_at created_by"""
-LOCK_KEYS = "name owner token acquired_at expires_at metadata mode permits depth paths"
+LOCK_KEYS = "name owner token acquired_at expires_at metadata mode permits depth paths guards"
 SETTING_KEYS = "name value default set kind means"
 ENTRY_KEYS = "key value namespace revision updated_at updated_by ttl expires_at"
 VERSION_KEYS = "revision at by kind deleted value ttl namespace commit"

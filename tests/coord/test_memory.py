@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from pydantic import BaseModel
 
@@ -16,7 +14,6 @@ from ghcoord.errors import (
     SyncError,
     TooLarge,
     Unavailable,
-    Unsupported,
     UsageError,
 )
 from ghcoord.hub import Hub
@@ -291,16 +288,6 @@ def test_conditions_add_up(hub: Hub) -> None:
         hub.memory.set("k", 1, if_revision=5, fence=("x", lock.token))
     assert [] == hub.memory.namespaces()
     hub.memory.set("k", 1, if_revision=0, fence=("x", lock.token))
-
-
-def test_without_commits_over_two_spaces_fences_are_refused(world: World) -> None:
-    """Not weaker: unsupported."""
-    hub = world.open()
-    store = world.store()
-    store.capabilities = replace(store.capabilities, multi_space=False)  # type: ignore[misc]
-    with pytest.raises(Unsupported, match="fenced writes"):
-        hub.memory.set("k", 1, fence=("x", 5))
-    hub.memory.set("k", 1)
 
 
 # -- synchronising

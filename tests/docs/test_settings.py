@@ -16,12 +16,19 @@ from ghcoord.units import parse_duration
 from tests.docs.pages import ROOT, blocks
 
 PAGE = (ROOT / "docs" / "settings.md").read_text()
-ROWS = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", PAGE, re.MULTILINE))
-"""First and second column of every table."""
+ROWS = {
+    name: second
+    for first, second in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", PAGE, re.MULTILINE)
+    for name in re.findall(r"`([\w.]+)`", first)
+}
+"""First and second column of every table, by each name in the first."""
 
-OUTSIDE = {"XDG_STATE_HOME", "NO_COLOR"}
+OUTSIDE = {"XDG_STATE_HOME", "XDG_CACHE_HOME", "NO_COLOR", "GH_TOKEN", "GITHUB_TOKEN"}
 """Variables that are not ours."""
 
+
+EXAMPLES = {"github.api", "github.app", "github.installation", "github.key_file", "budget.writes_per_hour"}
+"""What the file shown sets although it has no default."""
 
 LATER = {
     "poll": Capabilities().poll_interval,
@@ -65,7 +72,7 @@ def test_the_file_shown_has_every_setting() -> None:
     """The example is a right file, names each setting, and changes no default but of what is decided later."""
     (file,) = (block for block in blocks(PAGE) if block.language == "toml")
     shown = settings(parse_settings("\n".join(file.lines)))
-    assert {"hub", "actor", *LATER} == {name for name, value in settings().items() if shown[name] != value}
+    assert {"hub", "actor", *EXAMPLES, *LATER} == {name for name, value in settings().items() if shown[name] != value}
     for name in settings():
         assert any(line.startswith(f"{name.rpartition('.')[2]} = ") for line in file.lines)
 

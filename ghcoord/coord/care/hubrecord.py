@@ -27,18 +27,26 @@ def create(transactor: Transactor) -> dict[str, Any]:
     """Make the hub in an empty repository, or return the one that is there."""
     made_id = new_op_id(transactor.runtime.randbits)
 
-    def run(tx: Tx) -> dict[str, Any]:
-        raw = tx.read(META, HUB_RECORD)
+    def run(tx: Tx) -> dict[str, Any] | None:
+        raw = tx.read(META, HUB_RECORD) if META in tx.spaces else None
         if raw is not None:
             return {**parse(raw), "created": False}
+        for space in tx.spaces:
+            tx.write(space, layout.README, _readme(space, _README[space]))
+        if META not in tx.spaces:
+            return None
         record = {"created_at": stamp(tx.now).isoformat().replace("+00:00", "Z"), "id": made_id, "schema": SCHEMA}
         tx.write(META, HUB_RECORD, to_json(record).encode())
-        for space, what in _README.items():
-            tx.write(space, layout.README, _readme(space, what))
         tx.event(META, "hub created")
         return {**record, "created": True}
 
-    return transactor.transact((META, FLEET, LOCKS), run)
+    if transactor.store.capabilities.multi_space:
+        return transactor.transact((META, FLEET, LOCKS), run) or {}
+    # One after the other; it is a hub once the last of them, its record, is there.
+    if transactor.view(META)[META].read(HUB_RECORD) is None:
+        for space in (FLEET, LOCKS):
+            transactor.transact((space,), run)
+    return transactor.transact((META,), run) or {}
 
 
 def _readme(space: str, what: str) -> bytes:

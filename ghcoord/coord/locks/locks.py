@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from unicodedata import normalize
 
@@ -11,6 +12,7 @@ from ghcoord.clock import Event
 from ghcoord.coord.context import LOCK_STATS_TABLE, LOCK_TABLE, PATH_TABLE, Context
 from ghcoord.coord.layout import LOCKS
 from ghcoord.coord.locks import records
+from ghcoord.coord.locks.guards import Ended, check_guards, close_fences
 from ghcoord.coord.locks.keepalive import HeldLock
 from ghcoord.coord.locks.paths import PathLocks
 from ghcoord.coord.locks.records import release_all_of
@@ -69,6 +71,7 @@ class Locks:
         shared: bool = False,
         permits: int | None = None,
         token: int | None = None,
+        guards: Sequence[str] = (),
     ) -> Lock | None:
         """Take the lock ``name``, or return ``None`` when it is not to be had.
 
@@ -85,12 +88,25 @@ class Locks:
         With the ``token`` of the present grant its holder enters once more: the
         same token, one more ``depth``, and as many releases.  Only ``ttl`` goes
         with it.  Raises ``LeaseLost`` or ``NotOwner`` then.
+
+        ``guards`` names memory namespaces that the lock is for: its token is
+        raised in each, a commit apiece, before the lock is granted.  Fenced
+        writes need that where the server commits to one space at a time.
         """
         if token is not None:
-            steps.check_entry(fair=fair, shared=shared, permits=permits, wait=wait, token=token, extra=bool(metadata))
+            extra = bool(metadata or guards)
+            steps.check_entry(fair=fair, shared=shared, permits=permits, wait=wait, token=token, extra=extra)
             return self._enter(name, owner, token, ttl)
         granted = self.pursuit(
-            name, owner, ttl=ttl, wait=wait, metadata=metadata, fair=fair, shared=shared, permits=permits
+            name,
+            owner,
+            ttl=ttl,
+            wait=wait,
+            metadata=metadata,
+            fair=fair,
+            shared=shared,
+            permits=permits,
+            guards=guards,
         ).run()
         return granted.lock if granted is not None else None
 
@@ -105,6 +121,7 @@ class Locks:
         fair: bool = False,
         shared: bool = False,
         permits: int | None = None,
+        guards: Sequence[str] = (),
         stop: Event | None = None,
         seen: Callable[[LockRecord | None], None] | None = None,
     ) -> Pursuit:
@@ -119,6 +136,7 @@ class Locks:
             permits=permits or 1,
             metadata=self._details(metadata),
         )
+        ask = replace(ask, guards=check_guards(guards, ask))
         return Pursuit(
             context,
             check_name(name, "lock name"),
@@ -153,6 +171,7 @@ class Locks:
         fair: bool = False,
         shared: bool = False,
         permits: int | None = None,
+        guards: Sequence[str] = (),
         on_lost: Callable[[], None] | None = None,
     ) -> HeldLock:
         """A context manager that holds the lock: renews in the background, releases at the end.
@@ -166,7 +185,15 @@ class Locks:
 
         def acquire() -> Granted | None:
             return self.pursuit(
-                name, owner, ttl=ttl, wait=wait, metadata=metadata, fair=fair, shared=shared, permits=permits
+                name,
+                owner,
+                ttl=ttl,
+                wait=wait,
+                metadata=metadata,
+                fair=fair,
+                shared=shared,
+                permits=permits,
+                guards=guards,
             ).run()
 
         return self.held(name, acquire, on_lost=on_lost)
@@ -211,7 +238,7 @@ class Locks:
             step = steps.renew(present, name, owner, token, ttl, now=tx.now, revision=tx.revision)
             return records.one_lock(records.store(tx, step))
 
-        return self._context.transact((LOCKS,), run)
+        return self._context.transact((LOCKS,), run, near=records.near(name))
 
     def release(self, name: str, owner: str, token: int | None = None, *, whole: bool = False) -> Lock | None:
         """Give the lock up; ``None``, or the grant that is left to one who entered several times.
@@ -221,11 +248,14 @@ class Locks:
         """
         name, owner = check_name(name, "lock name"), check_name(owner, "owner")
 
-        def run(tx: Tx) -> Lock | None:
+        def run(tx: Tx) -> tuple[Lock | None, Ended]:
             step = records.store(tx, steps.release(records.load(tx, name), name, owner, token, whole=whole, now=tx.now))
-            return records.one_lock(step) if step.grant is not None else None
+            ended = [(grant.token, grant.guards) for _, grant in step.ended]
+            return (records.one_lock(step) if step.grant is not None else None), ended
 
-        return self._context.transact((LOCKS,), run)
+        left, ended = self._context.transact((LOCKS,), run, near=records.near(name))
+        close_fences(self._context, name, ended)
+        return left
 
     def release_all(self, owner: str) -> int:
         """Release every lock of ``owner``, of every kind; returns how many grants there were."""
@@ -249,7 +279,9 @@ class Locks:
             records.store(tx, steps.end(record, lambda grant: grant.token in tokens, "lock forced", now=tx.now))
             return held
 
-        return self._context.transact((LOCKS,), run)
+        forced = self._context.transact((LOCKS,), run, near=records.near(name))
+        close_fences(self._context, name, [(lock.token, lock.guards) for lock in forced])
+        return forced
 
     # -- care
 

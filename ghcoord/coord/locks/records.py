@@ -13,6 +13,7 @@ from ghcoord.model.lock import Ask, Grant, Lock, LockRecord, Mode, Waiter, lock_
 from ghcoord.model.lock_paths import PathClaim
 from ghcoord.model.lock_stats import counted
 from ghcoord.model.lock_steps import Step, acquire, end, sweep
+from ghcoord.store.transact import Near
 from ghcoord.store.tx import Tx
 
 HEADROOM = 100_000
@@ -22,6 +23,11 @@ HEADROOM = 100_000
 def load(tx: Tx, name: str) -> LockRecord | None:
     """The record of a lock that is held or waited for; raises ``Corrupt`` when a person broke it."""
     return LOCK_TABLE.get(tx, LOCKS, name)
+
+
+def near(name: str) -> Near:
+    """What transactions about one lock read."""
+    return {LOCKS: [LOCK_TABLE.path(name), LOCK_STATS_TABLE.path(name)]}
 
 
 def store(tx: Tx, step: Step) -> Step:

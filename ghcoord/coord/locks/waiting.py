@@ -15,7 +15,8 @@ from typing import NamedTuple, TypeVar
 from ghcoord.clock import Event
 from ghcoord.coord.context import LOCK_TABLE, Context
 from ghcoord.coord.layout import LOCKS
-from ghcoord.coord.locks.records import load, one_lock, store, try_acquire
+from ghcoord.coord.locks.guards import raise_fences
+from ghcoord.coord.locks.records import load, near, one_lock, store, try_acquire
 from ghcoord.errors import Corrupt, GhcoordError, NewerSchema, StoreError
 from ghcoord.ids import new_op_id
 from ghcoord.model import lock_steps as steps
@@ -207,13 +208,23 @@ class Pursuit:
             return (one_lock(step) if step.new else None), place
 
         self._queued = self._fair  # from now on there may be something to take back, whatever the answer
-        lock, place = context.transact((LOCKS,), run)
+        lock, place = context.transact((LOCKS,), run, near=near(self._name))
         self._tried = True
         if lock is not None:
             self._queued = False
+            self._raise_fences(lock)
             return Granted(lock, sent)
         self.pause = self._pause_at(place or 0)
         return None
+
+    def _raise_fences(self, lock: Lock) -> None:
+        """The grant counts once its token is raised wherever it guards; what cannot be guarded is given back."""
+        try:
+            raise_fences(self._context, lock)
+        except BaseException:
+            with suppress(GhcoordError):
+                self._context.transact((LOCKS,), lambda tx: _give_back(tx, lock), timeout=LEAVE_TIMEOUT)
+            raise
 
     def _waiter(self, now: float, left: float) -> Waiter:
         poll = min(self._context.poll_interval, MAX_POLL)
@@ -226,3 +237,7 @@ class Pursuit:
             deadline=stamp(now + max(0.0, left) + slack),
             poll=poll,
         )
+
+
+def _give_back(tx: Tx, lock: Lock) -> None:
+    store(tx, steps.release(load(tx, lock.name), lock.name, lock.owner, lock.token, whole=True, now=tx.now))

@@ -128,18 +128,22 @@ class Memory:
         once.  Returns for each of ``ops`` the new entry, whether the key was
         set, or the entry that was checked.  Raises ``RevisionMismatch``,
         ``FenceRefused``, ``TooLarge``, and ``Unsupported`` for several
-        namespaces, or a fence, where the store commits to one space at a time.
+        namespaces where the store commits to one space at a time; there the
+        lock of a fence must have been taken for the namespace (``guards``).
         """
         checked = memory_write.checked(ops)
         if not checked:
             return []
         spaces = memory_write.spaces_of(checked)
         guard = None if fence is None else (check_name(fence[0], "lock name"), fence[1])
-        if guard is not None:
+        several = self._context.transactor.store.capabilities.multi_space
+        if len(spaces) > 1 and not several:
+            raise Unsupported(
+                "this hub's server commits to one space at a time: change one namespace after the other, or open the "
+                "hub over 'git push' or with GraphQL"
+            )
+        if guard is not None and several:
             spaces = (*spaces, LOCKS)
-        if len(spaces) > 1 and not self._context.transactor.store.capabilities.multi_space:
-            what = "fenced writes need" if guard is not None else "a change of several namespaces needs"
-            raise Unsupported(f"this hub's store cannot commit to two spaces at once: {what} that")
         actor, quota = self._context.actor, self._quota()
 
         def run(tx: Tx) -> builtins.list[Result]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ghcoord.coord import layout
 from ghcoord.coord.context import FENCE_TABLE, KEY_TABLE, LOCK_TABLE
 from ghcoord.coord.layout import DEFAULT_NAMESPACE, LOCKS, memory_space
 from ghcoord.coord.memory import index as memory_index
@@ -137,6 +138,9 @@ def apply(
 def _check_fence(tx: Tx, space: str, fence: tuple[str, int]) -> None:
     name, token = fence
     seen = FENCE_TABLE.get(tx, space, name)
+    if LOCKS not in tx.spaces:  # one space at a time: the fence in it stands for the lock
+        model.check_raised_fence(seen, name, token, layout.namespace_of(space) or space)
+        return
     model.check_fence(LOCK_TABLE.get(tx, LOCKS, name), seen, name, token)
     if seen is None or seen.token < token:
         FENCE_TABLE.put(tx, space, name, Fence(lock=name, token=token))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ghcoord.errors import GhcoordError
+from ghcoord.faces.cli.checks_network import network
 from ghcoord.faces.cli.context import open_hub
 from ghcoord.faces.cli.hints import BUILT_IN, in_words, offers, unserved
 from ghcoord.units import format_duration, format_size
@@ -42,8 +43,13 @@ class Finding:
 
 
 def examine(url: str) -> list[Finding]:
-    """All findings about the hub at ``url`` and this machine; each check runs whatever the others find."""
-    found: list[Finding] = []
+    """All findings about the hub at ``url`` and this machine; each check runs whatever the others find.
+
+    Where the way to the hub is blocked it is not gone a second time.
+    """
+    found: list[Finding] = network(url)
+    if any(one.level == "error" for one in found):
+        return [*found, *_sandbox()]
     try:
         with open_hub() as hub:
             for check in (_hub, _history, _settings, _broken, _workers, _queue):

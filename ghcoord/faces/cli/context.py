@@ -16,7 +16,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ghcoord.bootstrap import Trace
     from ghcoord.config import Settings
     from ghcoord.hub import Hub
+    from ghcoord.store.budget.base import Report
 
 
 @dataclass(slots=True)
@@ -71,22 +73,52 @@ def hub_url() -> str:
 
 def portable_hub_url() -> str:
     """As :func:`hub_url`, valid in any working directory: for child processes."""
+    from ghcoord.bootstrap import folder_of
+
     url = hub_url()
-    return url if "://" in url or url == "memory:" else str(Path(url).expanduser().absolute())
+    folder = None if url.startswith("file://") else folder_of(url)
+    return url if folder is None else str(folder.absolute())
 
 
 @contextmanager
-def open_hub(trace: Trace | None = None) -> Iterator[Hub]:
+def open_hub(trace: Trace | None = None, *, patience: float | None = None) -> Iterator[Hub]:
     """The hub that was named, closed at the end. Raises ``NoHub`` and what ``ghcoord.connect`` raises.
 
     ``trace`` is told of each call of the store; so is standard error with ``--debug`` when there is none.
+    ``patience`` in seconds overrides the setting: how long to wait for a server's limits.
     """
     from ghcoord.bootstrap import connect
 
-    with connect(_current.hub, settings(), trace=trace or (_trace if _current.debug else None)) as hub:
+    told = trace or (_trace if _current.debug else None)
+    chosen = settings()
+    if patience is not None:
+        chosen = replace(chosen, budget=replace(chosen.budget, patience=patience))
+    with connect(_current.hub, chosen, trace=told, on_wait=say_wait) as hub:
         if hub.migrated_from is not None:
             print(f"migrated the hub from schema {hub.migrated_from}, which older versions wrote", file=sys.stderr)
         yield hub
+
+
+def known_budget() -> Report | None:
+    """What this machine knows of the limits of the hub's server. Asks nobody, and raises as :func:`open_hub` does."""
+    from ghcoord.bootstrap import known_budget as look
+
+    return look(_current.hub, settings())
+
+
+def say_wait(until: float, why: str) -> None:
+    """Say on standard error that nothing happens before ``until``, and why."""
+    from ghcoord.clock import SystemRuntime
+    from ghcoord.faces.cli.output import clean
+    from ghcoord.units import format_duration
+
+    wait = format_duration(round(max(0.0, until - SystemRuntime().now())))
+    print(f"waiting {wait}, until {time_of_day(until)}: {clean(why)}", file=sys.stderr, flush=True)
+
+
+def time_of_day(seconds: float) -> str:
+    """A moment, in seconds since the epoch, as a local time of day."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S")
 
 
 def _trace(call: str, seconds: float, failed: str | None) -> None:

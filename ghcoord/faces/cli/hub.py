@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ghcoord.errors import NoHub, UsageError
 from ghcoord.faces.cli.common import confirm
-from ghcoord.faces.cli.context import hub_url, invocation, open_hub, settings
+from ghcoord.faces.cli.context import hub_url, invocation, open_hub, say_wait, settings
 from ghcoord.faces.cli.output import respond, say
 
 DEFAULT_HUB = "./hub.git"
@@ -20,19 +20,23 @@ DEFAULT_HUB = "./hub.git"
 def init(
     path: Annotated[
         str | None,
-        typer.Argument(metavar="PATH", help=f"The folder; default: as --hub, else {DEFAULT_HUB}."),
+        typer.Argument(metavar="HUB", help=f"A folder or URL; default: as --hub, else {DEFAULT_HUB}."),
     ] = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="Make the repository on GitHub, a private one, if there is none.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before using a repository of files.")] = False,
 ) -> None:
-    """Make a hub, a bare Git repository, or say that it is there.
+    """Make a hub in a folder, on GitHub or in any Git remote, or say that it is there.
 
     In a repository with files of its own it asks first: the hub's branches come
     to stand beside that one's.
 
     Example:
       ghcoord init ./hub.git
+      ghcoord init github:me/hub --create
     """
-    from ghcoord.bootstrap import create
+    from ghcoord import bootstrap
 
     if path is not None and invocation().hub not in (None, path):
         raise UsageError("the hub is named twice: give PATH or --hub")
@@ -41,7 +45,7 @@ def init(
     except NoHub:
         where = DEFAULT_HUB
     _ask_about_files(where, yes)
-    hub, new = create(where, settings())
+    hub, new = bootstrap.create(where, settings(), on_wait=say_wait, make_repository=create)
     with hub:
         view = {"hub": hub.url, "id": hub.id, "created": new}
 
@@ -55,8 +59,10 @@ def init(
 
 def _ask_about_files(where: str, yes: bool) -> None:
     """Before an ordinary repository becomes a hub: say what it gets, and ask."""
-    folder = Path(where.removeprefix("file://")).expanduser()
-    if not os.path.isdir(folder / ".git") or os.path.isdir(folder / ".git" / "ghcoord"):
+    from ghcoord.bootstrap import folder_of
+
+    folder = folder_of(where)
+    if folder is None or not os.path.isdir(folder / ".git") or os.path.isdir(folder / ".git" / "ghcoord"):
         return
     prefix = settings().prefix
     kind = "branches" if prefix.startswith("refs/heads/") else "refs"
@@ -74,12 +80,17 @@ def doctor(
     ] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Show what can be put right, ask, and do it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: only show it.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Try out how GitHub behaves, in branches that are deleted again.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Look for problems of the hub and of this machine, each with its fix.
 
     Exits 0 also with warnings, 7 when the hub cannot be used. Changes nothing
-    except with --adopt and --repair. --repair sets broken records aside, makes
+    except with --adopt, --repair and --probe. Of a hub on GitHub or in another
+    Git remote it also looks at the way there: token, permissions, branch
+    protection, proxies, clock and limits. --repair sets broken records aside, makes
     indexes anew that disagree with the records, recovers from workers that are
     gone, and removes what killed programs left in the hub's folder.
 
@@ -87,8 +98,10 @@ def doctor(
       ghcoord doctor
       ghcoord doctor --repair --dry-run
       ghcoord doctor --adopt --yes
+      ghcoord --hub github:me/hub doctor --probe
     """
     from ghcoord.faces.cli.checks import Finding, examine
+    from ghcoord.faces.cli.checks_network import probe as try_out
     from ghcoord.faces.cli.repairs import put_right
 
     if dry_run and not repair:
@@ -106,6 +119,8 @@ def doctor(
                 findings.append(Finding("adopt", "ok", f"the present state is taken for true: {spaces}"))
     repairs = put_right(where, dry_run=dry_run, yes=yes) if repair else []
     findings += examine(where)
+    if probe:
+        findings += try_out(where)
     unusable = any(one.level == "error" for one in findings)
 
     def plain() -> None:
@@ -114,10 +129,15 @@ def doctor(
             if one.fix:
                 say(f"       fix: {one.fix}")
 
-    found = {"hub": where, "usable": not unusable, "findings": [one.view() for one in findings]}
+    found = {"hub": _without_secrets(where), "usable": not unusable, "findings": [one.view() for one in findings]}
     respond({**found, "repairs": repairs} if repair else found, plain)
     if unusable:
         raise typer.Exit(7)
+
+
+def _without_secrets(url: str) -> str:
+    """``url`` without a user and a password."""
+    return re.sub(r"^([\w+]+:)?//[^/]*@", r"\1//", url)
 
 
 _MARKS = {"ok": "ok   ", "warning": "warn ", "error": "ERROR"}

@@ -31,6 +31,10 @@ Shared = Annotated[bool, typer.Option("--shared", help="Hold it together with ot
 Permits = Annotated[
     int | None, number("--permits", least=1, most=1000, help="Let N hold it at a time; all must name the same N.")
 ]
+Guards = Annotated[
+    list[str] | None,
+    typer.Option("--for", metavar="NAMESPACE", help="Raise its token in this namespace first. May be repeated."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -53,6 +57,7 @@ def acquire(
         int | None, number("--token", least=1, metavar="T", help="Enter once more the lock that you hold under it.")
     ] = None,
     paths: Paths = None,
+    guards: Guards = None,
     meta: Annotated[
         list[str] | None, typer.Option("--meta", metavar="K=V", help="Metadata; k:=json for other values than texts.")
     ] = None,
@@ -67,7 +72,8 @@ def acquire(
     its lock once more, and releases it as often. With --paths the lock is on
     all paths that fit the patterns: it is granted when none of them fits a
     pattern that is held. '*' and '?' stay within a name, '**' is any number of
-    folders.
+    folders. With --for the token is raised in the namespaces that the lock
+    guards: where a server commits to one space at a time, fenced writes need it.
 
     Example:
       ghcoord lock acquire deploy --owner ci-7 --ttl 60 --wait 30s
@@ -78,10 +84,10 @@ def acquire(
     metadata = parse_pairs(meta, "--meta")
     with open_hub() as hub:
         who = _given(owner if owner is not None else hub.actor)
-        how = {"ttl": ttl, "wait": wait, "fair": fair, "shared": shared, "permits": permits, "token": token}
+        how = {"ttl": ttl, "wait": wait, "fair": fair, "shared": shared, "permits": permits, "guards": guards or ()}
         if wait > 0:
             text.say_waiting(hub, target)
-        lock = target.acquire(hub, who, metadata=metadata, **how)
+        lock = target.acquire(hub, who, metadata=metadata, token=token, **how)
         if lock is None:
             raise text.refusal(hub, target, who, wait)
         granted = lock
@@ -310,6 +316,7 @@ def run(
     shared: Shared = False,
     permits: Permits = None,
     paths: Paths = None,
+    guards: Guards = None,
 ) -> None:
     """Hold a lock while a command runs, and pass on the command's exit code.
 
@@ -337,7 +344,7 @@ def run(
         raise UsageError("say what to run, after '--'")
     with open_hub() as hub:
         who = _given(hub.actor if owner is None else owner)
-        how = {"ttl": ttl, "wait": wait, "fair": fair, "shared": shared, "permits": permits}
+        how = {"ttl": ttl, "wait": wait, "fair": fair, "shared": shared, "permits": permits, "guards": guards or ()}
         report = run_guarded(hub, target, words, owner=who, wait=wait, how=how)
     respond(report, lambda: None)
     raise typer.Exit(int(report["exit_code"]))

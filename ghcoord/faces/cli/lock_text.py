@@ -100,6 +100,8 @@ class Target:
             raise UsageError(
                 "--paths goes with --shared, but has neither a queue nor permits: leave --fair and --permits out"
             )
+        if how.pop("guards", ()):
+            raise UsageError("a path lock has no --for: its token fences no namespace")
         return how
 
 

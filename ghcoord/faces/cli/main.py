@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": ("demo:demo", "See it work: two workers, tasks, locks, a crash and its recovery."),
     "status": ("status:status", "Show workers, queue, locks and recent events."),
     "doctor": ("hub:doctor", "Look for problems of the hub and of this machine."),
+    "budget": ("budget:budget", "Show the limits of the hub's server: used, left, and what follows."),
     "bench": ("bench:bench", "Measure the hub: latency, throughput, commits a task."),
     "config": ("config:app", "Settings of the hub, for all its users."),
     "gc": ("care:gc", "Drop old history and compress the rest."),
@@ -43,6 +44,7 @@ COMMANDS = {
     "leader": ("leader:app", "Let one of several processes lead."),
     "memory": ("memory:app", "Share values by key."),
     "audit": ("audit:app", "See who did what."),
+    "twin": ("twin:twin", "Run a GitHub of your own, for tests."),
 }
 """Name → module and attribute below ``ghcoord.faces.cli`` (an application, or the function of one command), summary."""
 
