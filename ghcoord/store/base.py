@@ -81,6 +81,7 @@ class Capabilities:
     ``keeps_objects``: :meth:`Store.raw` is there, and :meth:`Store.collect` leaves the heads alone.
     ``atomic_heads``: :meth:`Store.heads` reads all spaces at one moment.  Elsewhere two readings
     that are equal, one after the other, tell what was true at one moment, unless both lag behind.
+    ``far_objects``: reading an object may cost a request; :meth:`Store.near` saves some.
     ``keeps_author``: a commit's author and time are those of its :class:`Operation`.
     """
 
@@ -93,6 +94,7 @@ class Capabilities:
     requests_per_commit: int = 0
     keeps_objects: bool = True
     atomic_heads: bool = True
+    far_objects: bool = False
     keeps_author: bool = True
 
     @property

@@ -21,6 +21,9 @@ from ghcoord.store.snapshot import Snapshot
 LOOK_BACK = 64
 """First parents that a stamp is compared with; fewer where one was looked at before."""
 
+LOOK_BACK_FAR = 1
+"""As many where each may cost a request: a copied commit stands on one that it is older than."""
+
 AHEAD = 86400.0
 """Seconds that a root record edited by hand may be ahead of the hub's clock."""
 
@@ -78,7 +81,7 @@ def _fitting(store: Store, info: CommitInfo) -> Stamp | None:
 def _highest_below(store: Store, info: CommitInfo, revision: int) -> int:
     """The highest revision among the nearest first parents, as far as it matters for ``revision``."""
     highest = 0
-    for _ in range(LOOK_BACK):
+    for _ in range(LOOK_BACK_FAR if store.capabilities.far_objects else LOOK_BACK):
         if not info.parents:
             break
         known = _verdicts.get(info.parents[0])
@@ -184,8 +187,22 @@ def find_operation(store: Store, head: Oid, ops: frozenset[str], *, until: Oid |
     The walk ends at ``until`` and at commits whose revision is not above
     ``above``: no commit that holds the operation can have such a revision.
     """
-    commits = walk(store, head, lambda info, stamp: info.oid != until and not (stamp and stamp.revision <= above))
-    return any(stamp is not None and stamp.ops & ops for _, stamp in commits)
+    seen = {head}
+    todo = deque([head])
+    while todo:
+        info = store.commit_info(todo.popleft())
+        said = read_stamp(info.message)
+        # Whether the commit is ghcoord's takes more reading: it is asked where it matters only.
+        if said is not None and (said.ops & ops or said.revision <= above):
+            stamp = stamp_of(store, info)
+            if stamp is not None and stamp.ops & ops:
+                return True
+            if stamp is not None and stamp.revision <= above:
+                continue
+        if info.oid != until:
+            todo.extend(parent for parent in info.parents if parent not in seen)
+            seen.update(info.parents)
+    return False
 
 
 @dataclass(frozen=True, slots=True)

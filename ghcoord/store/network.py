@@ -37,11 +37,12 @@ def probe_network(url: str, runtime: Runtime, settings: Settings, around: Surrou
 
 
 def _github(url: str, runtime: Runtime, settings: Settings, around: Surroundings) -> list[Observation]:
+    from ghcoord.store.github.credentials import kind_of
     from ghcoord.store.github.examine import examine
     from ghcoord.store.github.pushing import push_refused
 
     with contextlib.closing(github_api(url, runtime, settings, around)) as api:
-        source = str(getattr(api.credentials, "source", "the settings"))
+        source = f"{kind_of(api.credentials.token())} from {getattr(api.credentials, 'source', 'the settings')}"
         return examine(api, settings.prefix, runtime, source, lambda: push_refused(api.repo, api.credentials, runtime))
 
 

@@ -67,7 +67,8 @@ class Sender:
         """Send until the outcome is certain: the new heads when it won, ``None`` when it lost.
 
         The new heads are empty where the win was found out by looking.
-        ``deadline`` is by the runtime's monotonic clock.
+        ``deadline`` is by the runtime's monotonic clock.  Raises ``Throttled``
+        where the store has a budget to wait by, and nothing was done.
         """
         runtime = self._runtime
         give_up = min(max(deadline, runtime.monotonic()), runtime.monotonic() + RESEND_LIMIT)
@@ -91,9 +92,10 @@ class Sender:
                 if runtime.monotonic() >= give_up:
                     raise OutcomeUnknown(f"{error}; look before repeating (operation {request.op.ids[0]})") from error
             except Throttled as error:
-                if runtime.monotonic() + error.until - runtime.now() > give_up:
-                    if unsure:
-                        raise _unresolved(request, error) from error
+                late = runtime.monotonic() + error.until - runtime.now() > give_up
+                if unsure and late:
+                    raise _unresolved(request, error) from error
+                if late or (self._store.budget is not None and not unsure):
                     raise
                 runtime.sleep(max(0.0, error.until - runtime.now()))
             except (Unavailable, TooLarge, Denied) as error:

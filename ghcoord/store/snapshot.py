@@ -21,7 +21,7 @@ class Snapshot:
         self.space = space
         self.head = head
         self._root: Oid | None = None
-        self._far = store.capabilities.remote
+        self._far = store.capabilities.far_objects
         self._folders: dict[str, Mapping[str, Entry]] = {}
         self._files: set[str] = set()
 

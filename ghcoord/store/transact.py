@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import Corrupt, Denied, HeadRegressed, OutcomeUnknown, TooLarge, Unavailable, Unsupported
+from ghcoord.errors import Corrupt, Denied, HeadRegressed, OutcomeUnknown, Throttled, TooLarge, Unavailable, Unsupported
 from ghcoord.ids import new_op_id
 from ghcoord.store.base import ROOT_RECORD, Oid, Operation, Store
 from ghcoord.store.heads import HeadGuard, Mark, revision_of
@@ -248,9 +248,16 @@ class Transactor:
                 self._join(batch)
                 known = True
                 continue
-            elif self._sent(plan, deadline):
-                return plan
             else:
+                try:
+                    if self._sent(plan, deadline):
+                        return plan
+                except Throttled:
+                    if not (waited := self._await_turn()):
+                        raise
+                    deadline += waited  # and decide again: what was decided before the wait is old
+                    known = True
+                    continue
                 losses += 1
                 known = True  # the heads were read to find out about the loss
                 # Who keeps losing waits less than a newcomer, so that nobody starves.
@@ -287,7 +294,7 @@ class Transactor:
 
     def _bring(self, batch: Iterable[Pending[Any]], snapshots: Mapping[str, Snapshot]) -> None:
         """Have what the batch is going to read fetched in as few requests as can be."""
-        if not self.store.capabilities.remote:
+        if not self.store.capabilities.far_objects:
             return
         for space, snapshot in snapshots.items():
             named = [path for pending in batch for path in pending.near.get(space, ())]

@@ -9,7 +9,7 @@ from typing import TypeVar
 from tenacity import Retrying, retry_if_exception_type
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import Unavailable
+from ghcoord.errors import Throttled, Unavailable
 from ghcoord.store.base import (
     Capabilities,
     ChangeSet,
@@ -82,7 +82,8 @@ class WrappedStore:
 class RetryingStore(WrappedStore):
     """Tries again what was ``Unavailable``, which by contract has had no effect, for ``patience`` seconds.
 
-    ``OutcomeUnknown`` and ``Conflict`` pass: only ``transact`` may decide about those.
+    ``OutcomeUnknown`` and ``Conflict`` pass, and ``Throttled`` of a commit: only
+    ``transact`` may decide about those.
     """
 
     def __init__(self, inner: Store, runtime: Runtime, patience: float = 10.0) -> None:
@@ -111,20 +112,29 @@ class RetryingStore(WrappedStore):
         )
         return retrying(run)
 
+    def _read(self, run: Callable[[], T]) -> T:
+        """A reading that a limit refused is tried once more: the budget waits, or raises where that is too long."""
+        try:
+            return self._call(run)
+        except Throttled:
+            if self.inner.budget is None:
+                raise
+            return self._call(run)
+
     def heads(self) -> dict[str, Oid]:
-        return self._call(self.inner.heads)
+        return self._read(self.inner.heads)
 
     def near(self, head: Oid, paths: Collection[str]) -> None:
-        self._call(lambda: self.inner.near(head, paths))
+        self._read(lambda: self.inner.near(head, paths))
 
     def commit_info(self, oid: Oid) -> CommitInfo:
-        return self._call(lambda: self.inner.commit_info(oid))
+        return self._read(lambda: self.inner.commit_info(oid))
 
     def tree(self, oid: Oid) -> Mapping[str, Entry]:
-        return self._call(lambda: self.inner.tree(oid))
+        return self._read(lambda: self.inner.tree(oid))
 
     def blob(self, oid: Oid) -> bytes:
-        return self._call(lambda: self.inner.blob(oid))
+        return self._read(lambda: self.inner.blob(oid))
 
     def commit(
         self, expected: Mapping[str, Oid | None], changes: Mapping[str, ChangeSet], op: Operation

@@ -21,6 +21,7 @@ class FarStore(MemoryStore):
             compare_only=False,
             atomic_heads=False,
             requests_per_commit=1,
+            far_objects=True,
         )
 
     def commit(
