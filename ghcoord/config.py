@@ -43,6 +43,7 @@ class WorkerSettings:
 
 
 WRITE_MODES = ("auto", "refs", "rest")
+LIMITS = ("auto", "github", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,14 @@ class GithubSettings:
 class BudgetSettings:
     """``writes_per_hour``: commits an hour to plan for, of all that share the account; ``None``: half of the limit.
 
-    ``patience``: seconds to wait for a limit before giving up.
+    ``patience``: seconds to wait for a limit before giving up.  ``limits``: ``auto``
+    counts by what GitHub publishes at GitHub's own hosts, ``github`` everywhere,
+    ``none`` nowhere; what a server itself says is obeyed in any case.
     """
 
     writes_per_hour: int | None = None
     patience: float = 900.0
+    limits: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ _TABLES: dict[str, type[Any]] = {
     "github": GithubSettings,
     "budget": BudgetSettings,
 }
-_CHOICES = {"write": WRITE_MODES}
+_CHOICES = {"write": WRITE_MODES, "limits": LIMITS}
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:

@@ -36,6 +36,7 @@ from ghcoord.model.health import Vitals
 from ghcoord.model.tool import ToolRegistry
 from ghcoord.model.worker import Capabilities, Health
 from ghcoord.store.base import Tell
+from ghcoord.store.budget.base import Pace, Report
 from ghcoord.store.bundle import Written
 from ghcoord.store.heads import Mark, revision_of
 from ghcoord.store.pinned import PinnedStore
@@ -134,6 +135,45 @@ class Hub:
     def commits(self) -> int:
         """Commits that this object has made."""
         return self._context.transactor.commits
+
+    @property
+    def account(self) -> str | None:
+        """``host/login`` whose limits at the hub's server this process uses; ``None`` where there are none."""
+        budget = self._context.transactor.store.budget
+        return None if budget is None else budget.account
+
+    def pace(self) -> Pace | None:
+        """How fast one worker may go within the limits of the hub's server; ``None`` where there are none."""
+        budget = self._context.transactor.store.budget
+        return None if budget is None else budget.pace()
+
+    def share(self, workers: int, *, here: bool = True) -> None:
+        """Say that so many live workers use :attr:`account`; one of them is ``here``, or this process only looks on."""
+        budget = self._context.transactor.store.budget
+        if budget is not None:
+            budget.share(workers, here=here)
+
+    def budget(self) -> Report | None:
+        """What is used and left of the limits of the hub's server, and how fast its workers may go; ``None`` without.
+
+        Counts the workers that share :attr:`account`.
+        """
+        budget = self._context.transactor.store.budget
+        if budget is None:
+            return None
+        alive = self.workers.list()
+        budget.share(sum(one.alive and one.account == budget.account for one in alive), here=False)
+        return budget.report()
+
+    def write_ready_in(self) -> float:
+        """Seconds until the server's limits allow a commit; 0 when they do, or where there are none."""
+        budget = self._context.transactor.store.budget
+        return 0.0 if budget is None else budget.write_ready_in()
+
+    @property
+    def commit_bytes(self) -> int:
+        """Bytes of records that one commit takes."""
+        return self._context.transactor.store.capabilities.max_commit_bytes
 
     def worker_ttl(self, given: float | None = None) -> float:
         """Seconds that a worker daemon counts as alive: ``given``, else this process's settings, else the hub's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,4 +16,16 @@ def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.delenv("GHCOORD_HUB", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _twins_are_as_github_describes_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test asks of a twin in this process suits GitHub's official schemas, where these are at hand."""
+    if "ghcoord.twin.server" not in sys.modules:
+        yield
+        return
+    from tests.twin.watch import watched
+
+    with watched(monkeypatch):
         yield

@@ -57,6 +57,10 @@ class Context:
         """
         return self.config_reader.read(self.transactor, self.poll_interval).config
 
+    def is_configured(self, name: str) -> bool:
+        """Whether somebody set the hub's setting ``name``, as far as :meth:`config` knows."""
+        return name in self.config_reader.read(self.transactor, self.poll_interval).given
+
     def forget_config(self) -> None:
         """Look at the hub's settings afresh: this process has just changed them."""
         self.config_reader.forget()

@@ -20,6 +20,15 @@ PREFETCH_BELOW = 1.0
 PREFETCH_MAX = 256
 """Tasks leased ahead at most."""
 
+FIRST_AHEAD = 8
+"""Tasks a slot that are leased ahead where commits are scarce and nobody knows yet how long they take."""
+
+AHEAD_MAX = 1000
+"""Tasks leased ahead at most where commits are scarce."""
+
+TOO_MUCH = 2.0
+"""What was leased ahead goes back when it takes this many times as long as was planned."""
+
 QUICK = 0.001
 """Seconds below which a task takes less than a commit."""
 
@@ -47,7 +56,8 @@ class Slots:
     """Runs tasks in threads, ``count`` at a time. ``wake`` is set whenever one ends.
 
     ``now`` is the hub's clock in seconds; ``grace`` the seconds between asking
-    a process to end and ending it.
+    a process to end and ending it; ``report_bytes`` are the bytes of results
+    that one commit takes.
     """
 
     def __init__(
@@ -59,9 +69,11 @@ class Slots:
         wake: Event,
         now: Callable[[], float],
         grace: float,
+        report_bytes: int = REPORT_BYTES,
     ) -> None:
         self._runtime = runtime
         self._count = count
+        self._report_bytes = report_bytes
         self._tools = tools
         self._workspaces = workspaces
         self._wake = wake
@@ -99,9 +111,16 @@ class Slots:
             running = any(not one.reported for one in self._running.values())
             return not (self._waiting or running or self._finished or self._returned)
 
-    def wanted(self) -> int:
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs, or waits for a slot."""
+        with self._lock:
+            return bool(self._waiting) or any(not one.reported for one in self._running.values())
+
+    def wanted(self, seconds: float | None = None) -> int:
         """How many more tasks to lease: free slots, and a little ahead while tasks are short.
 
+        Where commits are scarce, ``seconds`` lie until the next one: then as much ahead as is finished by then.
         None for a while after the sandbox or the disk has failed several times in a row, then one to try.
         """
         with self._lock:
@@ -109,10 +128,40 @@ class Slots:
             if broken and self._runtime.monotonic() < self._resume_at:
                 return 0
             ahead = 0
-            if self._average is not None and self._average < PREFETCH_BELOW:
+            if seconds is not None:
+                ahead = self._ahead(seconds)
+            elif self._average is not None and self._average < PREFETCH_BELOW:
                 ahead = min(PREFETCH_MAX, int(self._count * PREFETCH_SECONDS / max(self._average, 0.004)))
             free = max(0, self._count + ahead - len(self._running) - len(self._waiting))
             return min(free, 1) if broken else free
+
+    def _ahead(self, seconds: float) -> int:
+        """How many tasks the slots finish in so many seconds. Under the lock."""
+        now = self._runtime.monotonic()
+        # What runs for long already tells of how long tasks take before the first has ended.
+        longest = max((now - one.started for one in self._running.values()), default=0.0)
+        if self._average is None and longest * FIRST_AHEAD < seconds:
+            return min(AHEAD_MAX, self._count * FIRST_AHEAD)
+        takes = max(self._average if self._average is not None else longest, 0.004)
+        return min(AHEAD_MAX, int(self._count * seconds / takes))
+
+    def finished_in(self, seconds: float) -> int:
+        """How many tasks the slots are expected to finish in so many seconds; 0 while nobody knows."""
+        with self._lock:
+            return (
+                0 if self._average is None else min(AHEAD_MAX, int(self._count * seconds / max(self._average, 0.004)))
+            )
+
+    def give_back_surplus(self, seconds: float, reason: str) -> None:
+        """Return what was leased ahead and would not start within so many seconds by far: tasks take longer."""
+        with self._lock:
+            kept = self._ahead(seconds)
+            if len(self._waiting) <= max(TOO_MUCH * kept, self._count):
+                return
+            while len(self._waiting) > kept:
+                task, _ = self._waiting.pop()
+                if task.lease is not None:
+                    self._returned.append(Returned(task.id, task.lease.token, reason))
 
     def free(self) -> int:
         """How many of the tasks that are leased next would start at once."""
@@ -130,7 +179,7 @@ class Slots:
         """What is to be reported, as much as one commit takes; stays until :meth:`reported`."""
         with self._lock:
             finished: list[Finished] = []
-            room = REPORT_BYTES
+            room = self._report_bytes
             for one, size in self._finished:
                 if finished and size > room:
                     break

@@ -11,12 +11,16 @@ from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
     from ghcoord.hub import Hub
+    from ghcoord.model.worker import Worker
 
 EVENTS = 40
 """Recent events that are gathered."""
 
 TEND_EVERY = 1.0
-"""Seconds between a daemon's looks at the others, less for a short lease (``ghcoord.execution.worker``)."""
+"""Seconds between a daemon's looks at the others, less for a short lease (``ghcoord.execution.chores``)."""
+
+LIMITED_LOOKS = 2.4
+"""Polls between such looks at most, where a server's limits count: those of the second worker in line."""
 
 NOBODY = "no worker is alive to notice: start one with 'ghcoord worker start'"
 
@@ -30,11 +34,18 @@ def gather(hub: Hub) -> views.View:
     that depend on the moment are made by :func:`as_of`.
     """
     revisions = hub.revisions()
+    workers = hub.workers.list()
     seen = {
-        "hub": {"url": hub.url, "id": hub.id, "clock_margin": hub.clock_margin, "poll_interval": hub.poll_interval},
+        "hub": {
+            "url": hub.url,
+            "id": hub.id,
+            "clock_margin": hub.clock_margin,
+            "poll_interval": hub.poll_interval,
+            "look_interval": _look_interval(hub, workers),
+        },
         "revision": max(revisions.values(), default=0),
         "revisions": revisions,
-        "workers": [views.worker_view(worker) for worker in hub.workers.list()],
+        "workers": [views.worker_view(worker, hub.clock_margin) for worker in workers],
         "queue": hub.tasks.counts(),
         "locks": [views.lock_view(lock) for lock in hub.locks.list(include_expired=True)],
         "events": [
@@ -42,6 +53,15 @@ def gather(hub: Hub) -> views.View:
         ],
     }
     return as_of(seen, hub.now())
+
+
+def _look_interval(hub: Hub, workers: list[Worker]) -> float:
+    """Seconds between two polls of a daemon after which it looks at the others."""
+    account = hub.account
+    if account is not None:
+        hub.share(sum(worker.alive and worker.account == account for worker in workers), here=False)
+    pace = hub.pace()
+    return hub.poll_interval if pace is None else LIMITED_LOOKS * max(hub.poll_interval, pace.poll_every)
 
 
 def as_of(seen: views.View, now: datetime) -> views.View:
@@ -65,7 +85,7 @@ def as_of(seen: views.View, now: datetime) -> views.View:
         "queue": seen["queue"],
         "locks": [{**lock, "lease_left": _until(lock["expires_at"], now)} for lock in seen["locks"]],
         "events": [{**event, "age": -_until(event["at"], now)} for event in seen["events"]],
-        "recovery": recovery(workers, seen["hub"]["clock_margin"], seen["hub"]["poll_interval"]),
+        "recovery": recovery(workers, seen["hub"]["clock_margin"], seen["hub"]["look_interval"]),
     }
 
 
@@ -79,7 +99,8 @@ def recovery(workers: list[views.View], margin: float, poll: float) -> views.Vie
     ``seconds`` is for the live worker for which it takes longest, ``None`` when
     nobody would notice.  A lease may have been renewed just before the death,
     and another worker must see it stand still for lease and margin; it looks
-    at the others every sixth of its lease, at most every second, when it polls.
+    at the others every sixth of its lease, at most every second, when it polls,
+    which is every ``poll`` seconds.
     ``pending`` are the silent ones with the seconds that are left, at most.
     """
     alive = [w for w in workers if w["status"] != "offline" and not w["silent"]]

@@ -95,10 +95,12 @@ def lock_stats_view(stats: LockStats) -> View:
     }
 
 
-def worker_view(worker: Worker) -> View:
+def worker_view(worker: Worker, margin: float) -> View:
     """A worker; ``capacity`` counts task slots, ``max_sessions`` and ``active_sessions`` sessions.
 
-    ``recent_types`` counts the tasks that it has lately ended, by type.
+    ``recent_types`` counts the tasks that it has lately ended, by type.  Were
+    it to die now, others could tell after ``noticed_after`` seconds without a
+    sign of it: its lease and the hub's ``margin``.
     """
     return {
         "id": worker.id,
@@ -110,6 +112,8 @@ def worker_view(worker: Worker) -> View:
         "last_heartbeat": iso(worker.last_heartbeat),
         "expires_at": iso(worker.lease.expires_at),
         "ttl": worker.ttl,
+        "noticed_after": round(worker.ttl + margin, 3),
+        "account": worker.account,
         "token": worker.token,
         "capacity": {
             "max_tasks": worker.capacity.max_tasks,

@@ -22,6 +22,12 @@ GRACE_AT_MOST = 1 - GIVE_UP_AT
 DEFAULT_GRACE = 1.0
 """Seconds between asking a task's processes to end and ending them."""
 
+RENEW_LATE = 0.4
+"""Part of its ttl after which a worker renews where commits are scarce and ttls long: a quarter is left for tries."""
+
+RENEW_LATE_SPREAD = 0.02
+"""Random part of the ttl, either way, so that workers which started together do not renew together."""
+
 _SLACK = 1e-9
 
 

@@ -24,6 +24,10 @@ MAX_TYPE = 200
 """Longest task type in characters that is remembered."""
 
 
+MAX_ACCOUNT = 300
+"""Longest account in characters."""
+
+
 class WorkerStatus(StrEnum):
     """``active``: takes tasks. ``busy``: no slot is free. ``draining``: finishes, takes none. ``offline``: gone."""
 
@@ -97,6 +101,8 @@ class Worker(Record):
     """A registered worker. ``token`` tells this registration from an earlier one of the same id.
 
     ``ttl`` is in seconds; ``renewal`` the revision of the last heartbeat.
+    ``account`` is ``host/login`` at the server of the hub: who has the same
+    shares its limits; ``None`` on hubs without any.
     ``recent_types`` counts the tasks that it has lately ended, by type.
     """
 
@@ -104,6 +110,7 @@ class Worker(Record):
     token: Token
     hostname: str = ""
     pid: int | None = None
+    account: str | None = Field(default=None, max_length=MAX_ACCOUNT)
     status: WorkerStatus = WorkerStatus.ACTIVE
     drain_requested: bool = False
     registered_at: Moment
@@ -153,7 +160,7 @@ def worker_key(worker_id: str) -> str:
 
 
 def heartbeat(worker: Worker, *, now: float, revision: int, **changes: Any) -> Worker:
-    """``worker`` with its lease begun anew, and other fields changed."""
+    """``worker`` with its lease begun anew, and other fields changed, the ``ttl`` among them if it is given."""
     return worker.model_copy(update={"last_heartbeat": stamp(now), "renewal": revision, **changes})
 
 

@@ -17,6 +17,7 @@ from ghcoord.store.base import Store
 from ghcoord.store.budget.base import OnWait
 
 if TYPE_CHECKING:
+    from ghcoord.store.budget.limits import Limits
     from ghcoord.store.github.transport import GithubApi
 
 Driver = Literal["memory", "local", "github", "remote"]
@@ -100,7 +101,6 @@ def _open_github(url: str, runtime: Runtime, settings: Settings, around: Surroun
 def github_api(url: str, runtime: Runtime, settings: Settings, around: Surroundings) -> GithubApi:
     """Access to the repository at ``url``; asks nothing yet. Raises ``UsageError``, ``Denied`` without a token."""
     from ghcoord.store.budget.governor import Governor
-    from ghcoord.store.budget.limits import Limits
     from ghcoord.store.github.credentials import find_credentials
     from ghcoord.store.github.transport import GithubApi
     from ghcoord.store.github.url import parse_github_url
@@ -111,7 +111,7 @@ def github_api(url: str, runtime: Runtime, settings: Settings, around: Surroundi
     budget = Governor(
         account,
         runtime,
-        Limits.github_actions() if around.environment.get("GITHUB_ACTIONS") == "true" else Limits.github(),
+        _limits(urlsplit(repo.api).hostname or "", settings, around),
         file=_budget_file(around, account),
         settings=settings.budget,
         on_wait=around.on_wait,
@@ -128,7 +128,7 @@ def _open_remote(url: str, runtime: Runtime, settings: Settings, around: Surroun
     if around.cache is None:
         raise UsageError("a Git remote needs a folder for its mirror: set XDG_CACHE_HOME to one that can be written")
     host = urlsplit(url).hostname or url.partition("@")[2].partition(":")[0] if "file://" not in url else ""
-    limits = Limits.git_host(host or "")
+    limits = Limits.none() if settings.budget.limits == "none" else Limits.git_host(host or "")
     account = f"git:{host or 'file'}"
     budget = Governor(
         account,
@@ -140,6 +140,16 @@ def _open_remote(url: str, runtime: Runtime, settings: Settings, around: Surroun
     )
     mirrors = around.cache / "mirrors"
     return RemoteStore(url, runtime, settings.prefix, cache=mirrors, budget=budget, environment=around.environment)
+
+
+def _limits(host: str, settings: Settings, around: Surroundings) -> Limits:
+    """What to count by: an Enterprise Server has no limits unless its administrators set some, and then tells."""
+    from ghcoord.store.budget.limits import Limits, is_githubs
+
+    chosen = settings.budget.limits
+    if chosen == "none" or (chosen == "auto" and not is_githubs(host)):
+        return Limits.none()
+    return Limits.github_actions() if around.environment.get("GITHUB_ACTIONS") == "true" else Limits.github()
 
 
 def _budget_file(around: Surroundings, account: str) -> Path | None:

@@ -16,7 +16,8 @@ from tests.cli.running import Cli, command, environment
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b31m [bold]x[/bold] \u202egnirts\u2028 \r\n end"
 
-WORKER_KEYS = """id hostname pid status drain_requested registered_at last_heartbeat expires_at ttl token capacity
+WORKER_KEYS = """id hostname pid status drain_requested registered_at last_heartbeat expires_at ttl noticed_after
+account token capacity
 capabilities sandbox max_sessions active_sessions session_ids health recent_types metadata"""
 TASK_KEYS = """id tool type args state priority attempt worker result created_at submitted_by started_at ended_at due_at
 not_before after waiting_for if_failed key concurrency rate unique requirements assigned_at assigned schedule batch

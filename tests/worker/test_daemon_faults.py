@@ -20,7 +20,8 @@ from ghcoord.execution.worker import Summary
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub
 from ghcoord.model.tool import ToolContext, ToolResult
-from ghcoord.store.local import REOPEN_AFTER, LocalStore
+from ghcoord.store.local import LocalStore
+from ghcoord.store.odb import REOPEN_AFTER
 from ghcoord.store.transact import Transactor
 from tests.processes import needs_program, until
 

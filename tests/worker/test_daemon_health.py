@@ -148,4 +148,4 @@ def test_a_poll_setting_counts_for_the_daemon(tmp_path: Path) -> None:
     with connect("memory:", Settings(poll=3.0)) as hub:
         with pytest.raises(UsageError, match="a poll interval of 3 s is too long for a ttl of 15 s"):
             WorkerDaemon(hub, "w1", workspace=tmp_path / "work")
-        assert pytest.approx(0.5) == WorkerDaemon(hub, "w1", poll=0.5, workspace=tmp_path / "work")._poll
+        assert pytest.approx(0.5) == WorkerDaemon(hub, "w1", poll=0.5, workspace=tmp_path / "work").rhythm.poll

@@ -55,13 +55,12 @@ def gc(context: Context, retention: float | None, dry_run: bool, tell: Tell) -> 
     Raises ``Unsupported`` where that is not offered, ``Unavailable`` while another one runs.
     """
     store = context.transactor.store
-    if not store.capabilities.keeps_objects:
-        raise Unsupported("this hub keeps its objects elsewhere, and gc is not offered there")
     kept = context.config().retention_history if retention is None else retention
     if kept < 0:
         raise UsageError("a retention cannot be negative")
-    floor = FLOOR if store.capabilities.requests_per_commit == 0 else FLOOR_REMOTE
-    limit = context.now() - max(kept, floor)
+    floor = FLOOR_REMOTE + store.capabilities.clock_margin if store.capabilities.remote else FLOOR
+    kept = max(kept, floor)
+    limit = context.now() - kept
     cut: set[Oid] = set()
     since: dict[str, datetime] = {}
     for space, head in sorted(store.heads().items()):
@@ -81,7 +80,8 @@ def gc(context: Context, retention: float | None, dry_run: bool, tell: Tell) -> 
         done.bytes_after,
         done.postponed,
     )
-    if not dry_run:
+    # Where history is written again, the commits on top of it say so themselves.
+    if not dry_run and store.capabilities.keeps_objects:
         _note(context, report)
     return report
 

@@ -21,7 +21,7 @@ from ghcoord.errors import NotFound
 from ghcoord.ids import check_name
 from ghcoord.model import lock_steps as steps
 from ghcoord.model.codec import check_value
-from ghcoord.model.lease import Judge, check_ttl
+from ghcoord.model.lease import MAX_TTL, Judge, check_ttl
 from ghcoord.model.lock import LOCK_KEYS, Ask, Lock, LockRecord, Waiter, lock_key
 from ghcoord.model.lock_stats import LockStats, with_holders
 from ghcoord.store.tx import Tx
@@ -51,7 +51,14 @@ class Locks:
         self.paths = PathLocks(context, details=self._details, default_ttl=self._default_ttl, retries=self._retries)
 
     def _default_ttl(self) -> float:
-        return self._context.config().lock_ttl if self._ttl is None else self._ttl
+        """What this process or the hub was told to use; else the usual, and more where renewals would not fit."""
+        if self._ttl is not None:
+            return self._ttl
+        context = self._context
+        usual, budget = context.config().lock_ttl, context.transactor.store.budget
+        if budget is None or context.is_configured("locks.ttl"):
+            return usual
+        return min(MAX_TTL, max(usual, budget.pace().lease_ttl))
 
     def _details(self, metadata: dict[str, Any] | None) -> dict[str, Any]:
         """``metadata`` with where this process runs."""

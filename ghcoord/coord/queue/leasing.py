@@ -40,12 +40,19 @@ UNASSIGN_BYTES = 2 * 1024 * 1024
 
 
 def lease(
-    tx: Tx, worker: Worker, tools: Iterable[str], count: int, held: Sequence[Task] | None = None, ahead: int = 0
+    tx: Tx,
+    worker: Worker,
+    tools: Iterable[str],
+    count: int,
+    held: Sequence[Task] | None = None,
+    ahead: int = 0,
+    most: int = HELD_BYTES,
 ) -> list[Task]:
     """Lease the best ``count`` queued tasks that ``worker`` can run with ``tools``, in order.
 
-    Fewer when there are fewer, or when all that the worker holds would no
-    longer fit into one commit: then it could not be taken back at once.
+    Fewer when there are fewer, or when all that the worker holds would have
+    more than ``most`` bytes and no longer fit into one commit: then it could
+    not be taken back at once.
     ``held`` is what it holds already, where the caller knows.  For ``ahead`` of
     the tasks there is no slot yet: those have no key, whose limits are for
     tasks that start.
@@ -54,7 +61,7 @@ def lease(
         return []
     offer = worker.capabilities.offer._replace(tools=frozenset(tools))
     present = leased_to(tx, worker.id) if held is None else held
-    room = HELD_BYTES - sum(records.size_of(tx, task) for task in present)
+    room = most - sum(records.size_of(tx, task) for task in present)
     chosen = choose(tx, worker.id, offer, count, room, ahead)
     if not chosen:
         return []

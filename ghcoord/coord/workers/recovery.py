@@ -5,11 +5,12 @@ from __future__ import annotations
 import builtins
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import islice
 
 from ghcoord.coord.care.rehearse import rehearse
 from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
-from ghcoord.coord.layout import ASSIGNED, FLEET, LEASED, LOCKS, WORKERS
+from ghcoord.coord.layout import ASSIGNED, FLEET, LEASED, LOCKS, WORKERS, worker_path
 from ghcoord.coord.locks.locks import release_all_of
 from ghcoord.coord.queue import leasing, records
 from ghcoord.coord.workers.reaper import Log, Reaped, Reaper, Recovered
@@ -17,12 +18,15 @@ from ghcoord.errors import NotFound, UsageError
 from ghcoord.ids import encode_component
 from ghcoord.model.lease import Judge
 from ghcoord.model.worker import Worker, WorkerStatus, worker_key
-from ghcoord.store.base import Entry
+from ghcoord.store.base import Entry, Oid
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Tx
 
 STALE_AFTER = 300.0
 """Seconds after which a silent worker is removed (reference: co:694)."""
+
+NEAR = 100
+"""Records of workers that are brought with one request, where reading costs any."""
 
 
 class Recovery:
@@ -32,6 +36,7 @@ class Recovery:
         self._context = context
         self._mutex = threading.Lock()
         self._known: tuple[Entry | None, dict[str, Worker]] | None = None
+        self._looked_at: Oid | None = None
 
     def _scan(self) -> builtins.list[Worker]:
         found = WORKER_TABLE.scan(self._context.snapshot(FLEET))
@@ -159,13 +164,22 @@ class Recovery:
         margin = self._margin
         return self._context.transact((FLEET,), lambda tx: _remove_gone(tx, limit, margin))
 
-    def tend(self) -> dict[str, Recovered]:
+    def present(self, heads: Mapping[str, str] | None = None) -> dict[str, Worker]:
+        """All workers by id, as of ``heads``, else as of now; nothing is read again that has not changed."""
+        return dict(self._records(self._seen(heads)))
+
+    def _seen(self, heads: Mapping[str, str] | None) -> Snapshot:
+        context = self._context
+        return context.snapshot(FLEET) if heads is None else context.pinned(FLEET, heads)
+
+    def tend(self, heads: Mapping[str, str] | None = None) -> dict[str, Recovered]:
         """Observe the other workers and recover those that stood still too long: what each daemon does.
 
-        Goes by this process's own observation, not by clocks.  Returns what was recovered, by worker.
+        Goes by this process's own observation, not by clocks, and by ``heads``
+        where the caller has just read them.  Returns what was recovered, by worker.
         """
         context = self._context
-        snapshot = context.snapshot(FLEET)
+        snapshot = self._seen(heads)
         workers = self._records(snapshot)
         alive = [worker for worker in workers.values() if worker.alive]
         context.observer.look([(worker_key(w.id), w.lease) for w in alive], complete=worker_key(""))
@@ -179,8 +193,13 @@ class Recovery:
 
     def _records(self, snapshot: Snapshot) -> dict[str, Worker]:
         """All workers by id; read again only when one of them has changed."""
-        folder = snapshot.entry(WORKERS)
         with self._mutex:
+            if self._looked_at != snapshot.head:
+                known = self._known[1] if self._known is not None else {}
+                paths = (worker_path(worker_id) for worker_id in islice(known, NEAR))
+                snapshot.near([*paths, f"{WORKERS}/", f"{LEASED}/", f"{ASSIGNED}/"])
+                self._looked_at = snapshot.head
+            folder = snapshot.entry(WORKERS)
             if self._known is None or self._known[0] != folder:
                 self._known = (folder, {worker.id: worker for worker in WORKER_TABLE.scan(snapshot)})
             return self._known[1]

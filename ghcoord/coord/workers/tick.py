@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
 from ghcoord.coord.layout import FLEET
@@ -61,7 +62,13 @@ class Beat:
     """What a worker wants of one tick.
 
     ``want`` is how many more tasks it can take now, of which ``ahead`` would
-    wait for a slot; ``health`` is published when there is anything to commit.
+    wait for a slot; ``health`` is published when there is anything to commit,
+    and so is ``ttl``, the seconds that its lease has from then on.
+
+    ``among`` workers the queued tasks are shared out: of those for which no
+    slot is free it gets its part, though never fewer than ``least``.  ``room``
+    are the bytes of task records that it holds at most.  Without ``upkeep``
+    it leaves what is due to others, unless there is anything to commit.
     """
 
     worker_id: str
@@ -75,6 +82,11 @@ class Beat:
     returned: Sequence[Returned] = ()
     said: Sequence[Said] = ()
     health: Health | None = None
+    ttl: float | None = None
+    among: int = 1
+    least: int = 0
+    room: int = leasing.HELD_BYTES
+    upkeep: bool = True
 
 
 @dataclass(slots=True)
@@ -84,8 +96,8 @@ class Reply:
     ``held`` maps the tasks that the hub says this worker holds to their tokens.
     ``lost`` says why the registration is no longer this worker's; ``replaced``
     that a newer one of the same id exists.  ``elsewhere`` counts tasks leased to
-    others; ``next_due`` is when there is something to do next, by the hub's clock;
-    ``expects`` tells that tasks which were at work will go on by themselves.
+    others, ``queued`` those that wait for a worker; ``next_due`` is when there
+    is something to do next, by the hub's clock; ``expects`` tells that tasks which were at work will go on by themselves.
     ``revision`` is that of the tick's transaction.
     """
 
@@ -97,6 +109,7 @@ class Reply:
     lost: str = ""
     replaced: bool = False
     elsewhere: int = 0
+    queued: int = 0
     renewed: bool = False
     next_due: float | None = None
     expects: bool = False
@@ -126,19 +139,32 @@ def _beat(tx: Tx, beat: Beat) -> Reply:
         reply.lost, reply.replaced = lost.message, lost.code == model.REPLACED
         return reply
     reply.drain = worker.drain_requested
-    more = upkeep.run(tx)
+    commits = beat.renew or bool(beat.finished or beat.returned or beat.said)
+    more = upkeep.run(tx) if beat.upkeep or commits else False
     held = leasing.leased_to(tx, beat.worker_id)
     if not (beat.draining or reply.drain):
-        reply.leased = leasing.lease(tx, worker, beat.tools, beat.want, held, ahead=beat.ahead)
+        want, ahead = _part(tx, beat)
+        reply.leased = leasing.lease(tx, worker, beat.tools, want, held, ahead=ahead, most=beat.room)
         held += reply.leased
     reply.held = {task.id: task.lease.token for task in held if task.lease is not None}
-    reply.elsewhere = max(0, counts.read(tx).states.get(State.LEASED, 0) - len(held))
+    states = counts.read(tx).states
+    reply.elsewhere = max(0, states.get(State.LEASED, 0) - len(held))
+    reply.queued = states.get(State.QUEUED, 0)
     reply.cancel = [task.id for task in held if task.cancel_requested]
     reply.next_due = tx.now if more else upkeep.next_due(tx)
     reply.expects = more or upkeep.expects(tx)
-    changed = bool(beat.finished or beat.returned or beat.said or reply.leased)
-    _update(tx, worker, beat, len(held), renew=beat.renew or changed, reply=reply)
+    _update(tx, worker, beat, len(held), renew=commits or bool(reply.leased), reply=reply)
     return reply
+
+
+def _part(tx: Tx, beat: Beat) -> tuple[int, int]:
+    """How many tasks it gets at most, and for how many of them there would be no slot."""
+    if beat.among <= 1 or not beat.ahead:
+        return beat.want, beat.ahead
+    part = max(beat.least, ceil(counts.read(tx).states.get(State.QUEUED, 0) / beat.among))
+    free = beat.want - beat.ahead
+    ahead = min(beat.ahead, max(0, part - free))
+    return free + ahead, ahead
 
 
 def _read(tx: Tx, worker_id: str) -> Worker | None:
@@ -160,7 +186,8 @@ def _update(tx: Tx, worker: Worker, beat: Beat, held: int, *, renew: bool, reply
     if not renew and status is worker.status and capacity == worker.capacity:
         return
     health = beat.health if beat.health is not None else worker.health
-    changes = {"status": status, "capacity": capacity, "health": health}
+    ttl = beat.ttl if beat.ttl is not None else worker.ttl
+    changes = {"status": status, "capacity": capacity, "health": health, "ttl": ttl}
     renewed = model.heartbeat(worker, now=tx.now, revision=tx.revision, **changes)
     ended = (one.type for one in beat.finished if one.task_id not in reply.refused)
     put_worker(tx, model.note_types(renewed, ended))

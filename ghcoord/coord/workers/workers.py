@@ -88,16 +88,22 @@ class Workers(Recovery):
         ttl: float = DEFAULT_TTL,
         sandbox: SandboxInfo | None = None,
         health: Health | None = None,
+        account: str | None = None,
+        timeout: float = 30.0,
     ) -> Registration:
         """Register ``worker_id``; a second registration replaces the first and requeues what that one held.
 
         ``capacity`` is the number of task slots (default 1), ``max_sessions``
         that of sessions.  Host name, cores and memory are detected where not
         given.  ``ttl`` in seconds is how long the worker counts as alive without
-        a heartbeat; it is told to send one every third of it.
+        a heartbeat; it is told to send one every third of it.  ``account`` is
+        whose limits at the hub's server it uses.  ``timeout`` in seconds bounds
+        the tries against others; 0 makes one.
         """
         check_id(worker_id, "worker id")
         check_ttl(ttl)
+        if account is not None and len(account) > model.MAX_ACCOUNT:
+            raise UsageError(f"an account of {len(account)} characters is too long")
         machine = self._machine()
         count = capacity.max_tasks if isinstance(capacity, Capacity) else 1 if capacity is None else capacity
         _in_range(count, "slots")
@@ -117,6 +123,7 @@ class Workers(Recovery):
                 token=tx.revision,
                 hostname=hostname if hostname is not None else machine.hostname,
                 pid=machine.pid,
+                account=account,
                 registered_at=at,
                 last_heartbeat=at,
                 renewal=tx.revision,
@@ -133,7 +140,7 @@ class Workers(Recovery):
             tx.event(FLEET, f"worker {word}", worker=worker_id, hostname=worker.hostname)
             return Registration(True, f"worker {worker_id} {word}", round(ttl * RENEW_AT, 3), tx.revision)
 
-        return self._context.transact((FLEET,), run)
+        return self._context.transact((FLEET,), run, timeout)
 
     def heartbeat(
         self,
@@ -190,12 +197,13 @@ class Workers(Recovery):
         )
 
     def deregister(
-        self, worker_id: str, session_ids: Collection[str] = (), *, token: int | None = None
+        self, worker_id: str, session_ids: Collection[str] = (), *, token: int | None = None, timeout: float = 30.0
     ) -> Deregistration:
         """Remove a worker; tasks that it still holds go back to the queue. Raises ``NotFound``.
 
         With the ``token`` of a registration, raises ``WorkerReplaced`` when a
         newer one exists, so that a process that stops late leaves that alone.
+        ``timeout`` as for :meth:`register`.
         """
 
         def run(tx: Tx) -> Deregistration:
@@ -209,7 +217,7 @@ class Workers(Recovery):
             tx.event(FLEET, "worker deregistered", worker=worker_id, unknown_sessions=list(unknown)[:20] or None)
             return Deregistration(True, f"worker {worker_id} deregistered", unknown)
 
-        return self._context.transact((FLEET,), run)
+        return self._context.transact((FLEET,), run, timeout)
 
     def set_status(self, worker_id: str, status: str | WorkerStatus, capacity: dict[str, int] | None = None) -> Worker:
         """Set a worker's status, and the capacity fields given (``max_tasks``, ``active_tasks``).

@@ -61,7 +61,7 @@ def select(
         raise NoCapacity(f"no active worker with a free slot suits task {task_id!r}: see 'ghcoord worker list'")
     chosen = worker
     said = f"task {task_id} waits for {chosen.id}" if assign else chosen.id
-    respond(views.worker_view(chosen), lambda: say(said))
+    respond(views.worker_view(chosen, hub.clock_margin), lambda: say(said))
 
 
 @verb(app, "show")

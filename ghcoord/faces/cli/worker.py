@@ -164,7 +164,7 @@ def list_(
     if not found and (has_capacity or has_sessions):
         what = "a free task slot" if has_capacity else "room for another session"
         raise NoCapacity(f"no such worker has {what}: start one with 'ghcoord worker start'")
-    respond([views.worker_view(worker) for worker in found], lambda: show_workers(found, now))
+    respond([views.worker_view(worker, hub.clock_margin) for worker in found], lambda: show_workers(found, now))
 
 
 def _wanted(label: list[str] | None) -> dict[str, str | None]:
@@ -182,7 +182,7 @@ def show(worker_id: Id) -> None:
     with open_hub() as hub:
         worker = _need(hub, worker_id)
         now = hub.now()
-    respond(views.worker_view(worker), lambda: show_worker(worker, now))
+    respond(views.worker_view(worker, hub.clock_margin), lambda: show_worker(worker, now, hub.clock_margin))
 
 
 def _need(hub: Hub, worker_id: str) -> Worker:
@@ -201,7 +201,7 @@ def drain(worker_id: Id) -> None:
     """
     with open_hub() as hub:
         worker = hub.workers.drain(worker_id)
-    respond(views.worker_view(worker), lambda: say(f"worker {worker.id} is draining"))
+    respond(views.worker_view(worker, hub.clock_margin), lambda: say(f"worker {worker.id} is draining"))
 
 
 @verb(app, "reap")
@@ -342,7 +342,7 @@ def status(
     """
     with open_hub() as hub:
         worker = hub.workers.set_status(worker_id, status)
-    respond(views.worker_view(worker), lambda: say(f"worker {worker.id} is {worker.status}"))
+    respond(views.worker_view(worker, hub.clock_margin), lambda: say(f"worker {worker.id} is {worker.status}"))
 
 
 @verb(app, "deregister")

@@ -36,8 +36,8 @@ def show_workers(found: Sequence[Worker], now: datetime) -> None:
     )
 
 
-def show_worker(worker: Worker, now: datetime) -> None:
-    """Everything about one worker, a line each."""
+def show_worker(worker: Worker, now: datetime, margin: float) -> None:
+    """Everything about one worker, a line each; ``margin`` is the hub's, in seconds."""
     can = worker.capabilities
     fields(
         [
@@ -48,6 +48,8 @@ def show_worker(worker: Worker, now: datetime) -> None:
             ("sessions", f"{worker.active_sessions} of {worker.max_sessions}"),
             ("health", _health(worker)),
             ("heartbeat", f"{_ago(worker, now)}, lease {format_duration(worker.ttl)}"),
+            ("if it dies", f"others notice {format_duration(worker.ttl + margin)} after its last heartbeat"),
+            ("account", worker.account),
             ("registered", views.iso(worker.registered_at)),
             ("machine", f"{can.cpu_cores} cores, {can.memory_mb} MiB"),
             ("tools", ", ".join(can.tools) or None),

@@ -32,8 +32,9 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One limit: ``used`` of ``limit`` in the ``window`` of seconds, and when it is whole again (seconds since the epoch).
+    """One limit: ``used`` of ``limit`` in the ``window`` of seconds.
 
+    ``resets_at`` is when it is whole again, in seconds since the epoch;
     ``planned`` is what ghcoord allows itself of it.  ``source``: told by the
     server, or counted by this machine's processes.
     """
@@ -91,8 +92,15 @@ class Budget(Protocol):
         """Seconds until a write may leave; 0 when it may at once."""
         ...
 
-    def share(self, workers: int) -> None:
-        """So many workers that are alive use the same account, this process's included."""
+    def await_write(self) -> None:
+        """Wait, as :meth:`admit` does for a write, until one may leave, without counting one.
+
+        So that what is written is decided after the wait, not before.
+        """
+        ...
+
+    def share(self, workers: int, *, here: bool = True) -> None:
+        """So many workers that are alive use the same account; one of them is ``here``, or this only looks on."""
         ...
 
     def pace(self) -> Pace:

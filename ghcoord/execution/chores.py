@@ -1,0 +1,59 @@
+"""What a daemon does for the others: noticing the dead, clearing away what is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ghcoord.execution.rhythm import Rhythm
+from ghcoord.execution.sandbox.orphans import end_orphans
+from ghcoord.execution.summary import Log, Summary
+from ghcoord.hub import Hub
+
+CARE_EVERY = 60.0
+"""Seconds between removals of expired locks and long-gone workers (parity: at most once a minute)."""
+
+TEND_EVERY = 1.0
+"""Seconds between looks at the others on a hub that is asked for free; less for a short lease."""
+
+CARE_POLLS = 5.0
+"""Polls between removals on a hub that is not."""
+
+
+class Chores:
+    """The chores of the daemon ``worker_id``; what it recovers counts in ``summary``.
+
+    Where asking costs requests it observes the others on heads that were just
+    read, and mostly leaves it all to the worker that comes first by name.
+    """
+
+    def __init__(self, hub: Hub, rhythm: Rhythm, worker_id: str, summary: Summary, log: Log) -> None:
+        self._hub = hub
+        self._rhythm = rhythm
+        self._worker_id = worker_id
+        self._summary = summary
+        self._log = log
+        self._next_tend = 0.0
+        self._next_care = 0.0
+
+    def run(self, heads: Mapping[str, str] | None) -> bool:
+        """Do what is due; whether anything was recovered. ``heads`` are those that were read just now."""
+        now = self._hub.runtime.monotonic()
+        frugal = self._rhythm.pace is not None
+        if now < self._next_tend or (frugal and heads is None):
+            return False
+        self._next_tend = now + (self._rhythm.chore_every(0.0) if frugal else min(TEND_EVERY, self._rhythm.ttl / 6))
+        recovered = self._hub.workers.tend(heads)
+        for worker_id, taken in recovered.items():
+            self._summary.recovered += taken.tasks
+            self._log("warn", f"worker {worker_id} is gone: {taken.tasks} tasks and {taken.locks} locks recovered")
+        if frugal and not recovered:
+            self._rhythm.count(self._worker_id, self._hub.workers.present(heads).values())
+        if now >= self._next_care:
+            self._next_care = now + (
+                self._rhythm.chore_every(max(CARE_EVERY, CARE_POLLS * self._rhythm.poll)) if frugal else CARE_EVERY
+            )
+            self._hub.locks.tend()
+            end_orphans()
+            self._hub.workers.sweep()
+            self._hub.tasks.retain()
+        return bool(recovered)
