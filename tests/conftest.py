@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("ghcoord.testing.contract", "ghcoord.testing.transact_contract")
+pytest.register_assert_rewrite(
+    "ghcoord.testing.contract", "ghcoord.testing.rewrite_contract", "ghcoord.testing.transact_contract"
+)
 
 
 @pytest.fixture(autouse=True, scope="session")

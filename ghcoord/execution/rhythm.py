@@ -51,6 +51,7 @@ class Rhythm:
         self._runtime = hub.runtime
         self._chosen = ttl
         self._poll = poll_for(ttl, poll, hub.poll_interval)
+        self._least_poll = hub.poll_interval if poll is None else poll
         self.pace: Pace | None = hub.pace()
         self._leases: tuple[tuple[float, float], ...] = ((0.0, ttl),)
         self.workers = 1
@@ -84,7 +85,7 @@ class Rhythm:
     @property
     def poll(self) -> float:
         """Seconds between two looks at a hub on which there is nothing to do."""
-        return self._poll if self.pace is None else max(self._poll, self.pace.poll_every)
+        return self._poll if self.pace is None else max(self._least_poll, self.pace.poll_every)
 
     def chore_every(self, least: float) -> float:
         """Seconds between two rounds of a chore; the first of the live workers does it most often."""

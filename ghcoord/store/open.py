@@ -111,7 +111,7 @@ def github_api(url: str, runtime: Runtime, settings: Settings, around: Surroundi
     budget = Governor(
         account,
         runtime,
-        _limits(urlsplit(repo.api).hostname or "", settings, around),
+        _limits(settings, around),
         file=_budget_file(around, account),
         settings=settings.budget,
         on_wait=around.on_wait,
@@ -142,12 +142,11 @@ def _open_remote(url: str, runtime: Runtime, settings: Settings, around: Surroun
     return RemoteStore(url, runtime, settings.prefix, cache=mirrors, budget=budget, environment=around.environment)
 
 
-def _limits(host: str, settings: Settings, around: Surroundings) -> Limits:
-    """What to count by: an Enterprise Server has no limits unless its administrators set some, and then tells."""
-    from ghcoord.store.budget.limits import Limits, is_githubs
+def _limits(settings: Settings, around: Surroundings) -> Limits:
+    """What to count by at first; of a server of one's own that tells of no limits the governor drops them."""
+    from ghcoord.store.budget.limits import Limits
 
-    chosen = settings.budget.limits
-    if chosen == "none" or (chosen == "auto" and not is_githubs(host)):
+    if settings.budget.limits == "none":
         return Limits.none()
     return Limits.github_actions() if around.environment.get("GITHUB_ACTIONS") == "true" else Limits.github()
 

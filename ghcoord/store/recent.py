@@ -32,6 +32,15 @@ class Recent(Generic[T]):
         self.put(oid, value, size(value))
         return value
 
+    def peek(self, oid: Oid) -> T | None:
+        """The object ``oid`` if it is there."""
+        with self._lock:
+            found = self._kept.get(oid)
+            if found is None:
+                return None
+            self._kept.move_to_end(oid)
+            return found[0]
+
     def put(self, oid: Oid, value: T, weight: int) -> None:
         """Keep ``value``, of ``weight`` bytes, unless that would drive out most of the others."""
         with self._lock:

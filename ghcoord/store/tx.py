@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ghcoord.errors import Unsupported
@@ -142,6 +142,14 @@ class Tx:
     def read(self, space: str, path: str) -> bytes | None:
         """The content at ``path`` as this transaction sees it."""
         return self._view(space).read(path)
+
+    def near(self, space: str, paths: Collection[str]) -> None:
+        """Have what lies at ``paths`` fetched together, where reading it one by one would cost requests."""
+        self._view(space).snapshot.near(paths)
+
+    def is_far(self, space: str) -> bool:
+        """Whether reading costs requests."""
+        return self._view(space).snapshot.store.capabilities.remote
 
     def write(self, space: str, path: str, content: bytes) -> None:
         """Put ``content`` at ``path``."""

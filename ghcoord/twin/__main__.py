@@ -89,7 +89,7 @@ def _repositories(twin: Twin, folder: Path, asked: argparse.Namespace) -> list[s
     wanted = asked.repository or ([] if there else [f"{asked.user}/hub"])
     names = [*there, *(name for name in wanted if name.lower() not in [each.lower() for each in there])]
     for name in names:
-        owner, slash, rest = name.partition("/")
+        owner, _, rest = name.partition("/")
         try:
             twin.repository(owner, rest)
         except ValueError:

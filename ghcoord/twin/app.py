@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -11,7 +12,7 @@ import jwt
 from ghcoord.clock import Runtime
 from ghcoord.twin import rest_contents, rest_objects, rest_refs, rest_repos
 from ghcoord.twin.auth import EVERYTHING, BadCredentials, Token
-from ghcoord.twin.context import RequestContext, Stale
+from ghcoord.twin.context import RequestContext
 from ghcoord.twin.faults import Fault, Faults
 from ghcoord.twin.graphql_execute import execute
 from ghcoord.twin.hosting import Hosting
@@ -50,7 +51,7 @@ class Dispatcher:
         for late in self.faults.due(now):
             self.land(late)
         work = Work(self, incoming, now)
-        fault = self.faults.choose(incoming, work.kind, now)
+        fault = self.faults.choose(incoming, work.kind, work.resource, now)
         try:
             reply = self._under(fault, work) if fault is not None else work.serve()
         except ConnectionLost:
@@ -84,9 +85,9 @@ class Dispatcher:
                 work.serve()
             page = b"<html><body><h1>Unicorn!</h1>We had issues producing the response.</body></html>"
             return work.finish(Reply(fault.status, raw=page, content_type="text/html; charset=utf-8"))
-        if fault.kind == "conflict" and work.resource == "core":
+        if fault.kind == "conflict":
             return work.finish(Refused(409, "is at another commit but expected this one").reply())
-        if fault.kind == "opaque" and work.resource == "graphql":
+        if fault.kind == "opaque":
             if fault.after:
                 work.serve()
             message = OPAQUE.format(request=work.request_id)
@@ -217,7 +218,9 @@ class Work:
         return reply.cost
 
     def finish(self, reply: Reply) -> Reply:
-        """Add the headers that every answer carries."""
+        """Add the headers that every answer of GitHub's carries."""
+        if reply.foreign:
+            return reply
         switches = self.dispatcher.hosting.switches
         headers = reply.headers
         headers["x-github-request-id"] = self.request_id
@@ -257,12 +260,13 @@ class Work:
 
     def _context(self) -> RequestContext:
         hosting, incoming = self.dispatcher.hosting, self.incoming
-        as_of, born_before = self.dispatcher.faults.view(self.now)
-        switches = hosting.switches
+        view, switches = self.dispatcher.faults.view(self.now), hosting.switches
         if switches.read_lag:
-            as_of = min(as_of or self.now, self.now - switches.read_lag)
+            lagging = (self.now - switches.read_lag, 0)
+            view = replace(view, as_of=min(view.as_of or lagging, lagging))
         if switches.created_ref_404:
-            born_before = min(born_before or self.now, self.now - switches.created_ref_404)
+            hidden = (self.now - switches.created_ref_404, 0)
+            view = replace(view, born_before=min(view.born_before or hidden, hidden))
         return RequestContext(
             hosting=hosting,
             token=self.token,
@@ -273,7 +277,7 @@ class Work:
             headers=incoming.headers,
             request_id=self.request_id,
             base_url=incoming.base_url,
-            stale=Stale(as_of, born_before),
+            view=view,
             rates=self.dispatcher.limiter.rates(self.token, self.now),
         )
 

@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ghcoord.twin.auth import Level, Token, User
 from ghcoord.twin.objects import Oid
-from ghcoord.twin.repository import Repository
+from ghcoord.twin.repository import TRUTH, Repository, View
 from ghcoord.twin.switches import Switches
 
 if TYPE_CHECKING:
     from ghcoord.twin.hosting import Hosting
-
-
-@dataclass
-class Stale:
-    """How far a request's reads trail: refs as of ``as_of``, without those made after ``born_before``."""
-
-    as_of: float | None = None
-    born_before: float | None = None
 
 
 @dataclass
@@ -29,8 +21,8 @@ class RequestContext:
 
     ``now`` is the server's clock (seconds since the epoch), one value for the
     whole request. A handler sets ``operations`` (of GraphQL: the operation's
-    name and the mutations' fields), ``writes`` (it makes content), ``cost``
-    (points of GraphQL's primary limit) and ``nodes`` (how many a query may return).
+    name and the mutations' fields), ``cost`` (points of GraphQL's primary limit)
+    and ``nodes`` (how many a query may return).
     """
 
     hosting: Hosting
@@ -42,9 +34,8 @@ class RequestContext:
     headers: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
     base_url: str = "http://twin.local"
-    stale: Stale = field(default_factory=Stale)
+    view: View = TRUTH
     operations: list[str] = field(default_factory=list)
-    writes: bool = False
     cost: int = 1
     nodes: int = 0
     rate: Mapping[str, Any] = field(default_factory=dict)
@@ -85,4 +76,4 @@ class RequestContext:
 
     def refs(self, repository: Repository, prefix: str = "refs/") -> dict[str, Oid]:
         """The refs as this request's reads see them: maybe the past."""
-        return repository.refs_seen(prefix, as_of=self.stale.as_of, born_before=self.stale.born_before)
+        return repository.refs_seen(prefix, self.view)

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from ghcoord.twin.log import Kind
 from ghcoord.twin.messages import Incoming
+from ghcoord.twin.repository import View, next_step
 
 FaultKind = Literal[
     "reply_lost", "request_lost", "late", "delay", "status", "reset", "truncated", "stale",
@@ -34,7 +35,12 @@ FaultKind = Literal[
 
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 WRITES_ONLY = frozenset({"late", "conflict"})
+ONLY_OVER: Mapping[FaultKind, str] = {"conflict": "core", "opaque": "graphql"}
+"""Kinds that only one of the protocols knows."""
+
 STATUSES = (500, 502, 503)
+NEVER = ((0.0, 0), 0.0)
+"""From when, in seconds and steps, and until when reads show the past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,8 @@ class Faults:
     _rates: Mapping[FaultKind, float] = field(default_factory=dict)
     _seconds: float = 0.0
     _drawn: int = 0
-    _stale: tuple[float, float] = (0.0, 0.0)
-    _unborn: tuple[float, float] = (0.0, 0.0)
+    _stale: tuple[tuple[float, int], float] = NEVER
+    _unborn: tuple[tuple[float, int], float] = NEVER
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(
@@ -104,19 +110,21 @@ class Faults:
         with self._lock:
             self._planned.clear()
             self._rates = {}
-            self._stale = self._unborn = (0.0, 0.0)
+            self._stale = self._unborn = NEVER
 
-    def choose(self, incoming: Incoming, kind: Kind, now: float) -> Fault | None:
+    def choose(self, incoming: Incoming, kind: Kind, resource: str, now: float) -> Fault | None:
         """What happens to that request, if anything."""
         with self._lock:
             for each in self._planned:
-                if each.on in (None, kind) and (each.match is None or each.match(incoming)):
+                over = ONLY_OVER.get(each.fault.kind, resource) == resource
+                if over and each.on in (None, kind) and (each.match is None or each.match(incoming)):
                     each.times -= 1
                     if not each.times:
                         self._planned.remove(each)
                     return self._meet(each.fault, incoming, now)
             for name, rate in self._rates.items():
                 fits = name not in WRITES_ONLY or kind in ("write", "push")
+                fits = fits and ONLY_OVER.get(name, resource) == resource
                 if self._uniform() < rate and fits:
                     drawn = Fault(
                         name,
@@ -145,19 +153,19 @@ class Faults:
             self._late = waiting
             return landing
 
-    def view(self, now: float) -> tuple[float | None, float | None]:
-        """How far reads trail now: ``as_of`` and ``born_before``."""
+    def view(self, now: float) -> View:
+        """What of the past reads show now."""
         with self._lock:
             since, until = self._stale
             born, hidden = self._unborn
-            return (since if now < until else None, born if now < hidden else None)
+            return View(since if now < until else None, born if now < hidden else None)
 
     def _meet(self, fault: Fault, incoming: Incoming, now: float) -> Fault:
         self.met.append((now, fault.kind, f"{incoming.method} {incoming.path}"))
         if fault.kind == "stale":
-            self._stale = (now, now + fault.seconds)
+            self._stale = ((now, next_step()), now + fault.seconds)
         elif fault.kind == "absent_after_create":
-            self._unborn = (now, now + fault.seconds)
+            self._unborn = ((now, next_step()), now + fault.seconds)
         return fault
 
     def _uniform(self) -> float:

@@ -73,7 +73,6 @@ def _prepared(
     if missing and measured.mutation:
         raise RequestRefused(200, refusal(f"Field '{min(missing)}' doesn't exist on type 'Mutation'"))
     context.operations[:] = [name for name in (measured.name, *measured.fields) if name]
-    context.writes = measured.mutation
     context.cost = measured.cost
     context.nodes = measured.nodes
     return document, operation, variables

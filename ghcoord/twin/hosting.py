@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from threading import Lock
 
 from ghcoord.twin.auth import Accounts, Level
 from ghcoord.twin.objects import Person
@@ -29,26 +30,26 @@ class Hosting:
     accounts: Accounts = field(default_factory=Accounts)
     repositories: dict[str, Repository] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _lock: Lock = field(default_factory=Lock)
 
     def next_number(self) -> int:
         """A number that was never given before."""
         return next(self._numbers)
 
-    def create(
-        self, owner: str, name: str, *, private: bool = False, archived: bool = False, folder: Path | None = None
-    ) -> Repository:
+    def create(self, owner: str, name: str, *, private: bool = False) -> Repository:
         """Make an empty repository (or take up the one that lies in its folder). Raises :class:`NameTaken`."""
         if not _NAME.fullmatch(owner) or not _NAME.fullmatch(name) or name in (".", ".."):
             raise ValueError(f"no name of a repository: {owner}/{name}")
         key = f"{owner}/{name}".lower()
-        if key in self.repositories:
-            raise NameTaken(key)
         self.accounts.user(owner)
-        where = folder or self.folder / owner / f"{name}.git"
-        where.parent.mkdir(parents=True, exist_ok=True)
-        made = Repository(where, owner, name, len(self.repositories) + 1, private=private, archived=archived)
-        self.repositories[key] = made
-        return made
+        where = self.folder / owner / f"{name}.git"
+        with self._lock:
+            if key in self.repositories:
+                raise NameTaken(key)
+            where.parent.mkdir(parents=True, exist_ok=True)
+            made = Repository(where, owner, name, len(self.repositories) + 1, private=private)
+            self.repositories[key] = made
+            return made
 
     def grant(self, login: str, repository: str, permissions: Mapping[str, Level]) -> None:
         """Set what an account may in ``owner/name``."""

@@ -134,7 +134,7 @@ def _send(adapter: HTTPAdapter, twin: Twin, request: requests.PreparedRequest, t
         parts.query,
         {name.lower(): _text(value) for name, value in request.headers.items()},
         data,
-        f"{parts.scheme}://{parts.netloc}",
+        f"{parts.scheme}://{parts.netloc.removesuffix(':80')}",
         timeout[1] if isinstance(timeout, tuple) else timeout,
     )
     try:

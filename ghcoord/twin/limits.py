@@ -14,6 +14,9 @@ Resource = Literal["core", "graphql", "git"]
 
 HOUR = 3600.0
 MINUTE = 60.0
+FREE = "/rate_limit"
+"""The endpoint that costs nothing of the primary limit and stays open beyond it."""
+
 READ_POINTS = 1
 WRITE_POINTS = 5
 
@@ -193,6 +196,8 @@ class Limiter:
     def _blocked(self, account: Account, demand: Demand) -> Over | None:
         for key in ("", demand.resource):
             over = account.blocked.get(key)
+            if over is not None and over.kind == "primary" and demand.endpoint == FREE:
+                continue
             if over is not None and demand.now < over.until:
                 return Over(over.kind, over.limit, over.until, violation=True)
             account.blocked.pop(key, None)
@@ -215,7 +220,7 @@ class Limiter:
 
     def _primary(self, account: Account, demand: Demand) -> Over | None:
         window = self._window(account, demand, demand.resource)
-        if window is None or window.used < window.limit or demand.endpoint == "/rate_limit":
+        if window is None or window.used < window.limit or demand.endpoint == FREE:
             return None
         return Over("primary", demand.resource, window.reset)
 

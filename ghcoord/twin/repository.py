@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import count
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -45,12 +46,38 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """One atomic step that was applied: when (seconds since the epoch), by whom, over what (rest, graphql, push)."""
+    """One atomic step that was applied: when (seconds since the epoch), by whom, over what (rest, graphql, push).
+
+    ``number`` grows from step to step of all repositories, also within one instant.
+    """
 
     time: float
     login: str
     via: str
     moves: tuple[Move, ...]
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of the past a reader sees: only steps before ``as_of``; and no ref born after ``born_before``.
+
+    Both as a pair of seconds since the epoch and a number of :func:`next_step`; ``None``: the truth.
+    """
+
+    as_of: tuple[float, int] | None = None
+    born_before: tuple[float, int] | None = None
+
+
+TRUTH: Final = View()
+"""Nothing of the past."""
+
+_steps = count(1)
+
+
+def next_step() -> int:
+    """A number beyond those of all steps so far."""
+    return next(_steps)
 
 
 class RefRefused(Exception):
@@ -75,19 +102,17 @@ class Protection:
 class Repository(Objects):
     """One repository. ``lock`` (re-entrant) makes several calls one step."""
 
-    def __init__(
-        self, folder: Path, owner: str, name: str, number: int, *, private: bool = False, archived: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, owner: str, name: str, number: int, *, private: bool = False) -> None:
         super().__init__(folder)
         self.owner = owner
         self.name = name
         self.number = number
         self.private = private
-        self.archived = archived
+        self.archived = False
         self.default_branch = "main"
         self.protected: dict[str, Protection] = {}
         self.landings: list[Landing] = []
-        self._born: dict[str, float] = {}
+        self._born: dict[str, tuple[float, int]] = {}
         self._refs: dict[str, Oid] = self._on_disk()
 
     @property
@@ -127,25 +152,24 @@ class Repository(Objects):
 
     # refs as a request sees them
 
-    def refs_seen(
-        self, prefix: str = "refs/", *, as_of: float | None = None, born_before: float | None = None
-    ) -> dict[str, Oid]:
-        """The refs just before ``as_of``, without those created after ``born_before``; ``None``: the truth."""
+    def refs_seen(self, prefix: str = "refs/", view: View = TRUTH) -> dict[str, Oid]:
+        """The refs as a reader with that view sees them, sorted."""
         with self.lock:
             seen = dict(self._refs)
-            if as_of is not None:
+            if view.as_of is not None:
                 for landing in reversed(self.landings):
-                    if landing.time < as_of:
+                    if _before((landing.time, landing.number), view.as_of):
                         break
                     for move in landing.moves:
                         if move.before is None:
                             seen.pop(move.ref, None)
                         else:
                             seen[move.ref] = move.before
+            born = view.born_before
             return {
                 ref: oid
                 for ref, oid in sorted(seen.items())
-                if ref.startswith(prefix) and (born_before is None or self._born.get(ref, 0.0) <= born_before)
+                if ref.startswith(prefix) and (born is None or _before(self._born.get(ref, (0.0, 0)), born))
             }
 
     # moving refs
@@ -174,10 +198,11 @@ class Repository(Objects):
             return self._note(moves, login=login, via=via, now=now) if moves else None
 
     def _note(self, moves: tuple[Move, ...], *, login: str, via: str, now: float) -> Landing:
+        number = next_step()
         for move in moves:
             if move.before is None and move.after is not None:
-                self._born[move.ref] = now
-        landing = Landing(now, login, via, moves)
+                self._born[move.ref] = (now, number)
+        landing = Landing(now, login, via, moves, number)
         self.landings.append(landing)
         return landing
 
@@ -222,6 +247,11 @@ class Repository(Objects):
             if isinstance(ref.target, pygit2.Oid):
                 found[ref.name] = str(ref.target)
         return found
+
+
+def _before(step: tuple[float, int], moment: tuple[float, int]) -> bool:
+    """Whether the step is older, by the clock or, for a clock that stands still, by its number."""
+    return step[0] < moment[0] or (step[0] == moment[0] and step[1] < moment[1])
 
 
 def clash(ref: str, others: set[str]) -> bool:

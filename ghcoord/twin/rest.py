@@ -20,7 +20,7 @@ DOCUMENTATION = "https://docs.github.com/rest"
 class Reply:
     """An answer: ``body`` is sent as JSON, or ``raw`` as it is. ``cost`` is charged to the primary limit.
 
-    ``truncated``: only half of the body leaves.
+    ``truncated``: only half of the body leaves.  ``foreign``: it is not GitHub's, and has none of its headers.
     """
 
     status: int
@@ -30,6 +30,7 @@ class Reply:
     content_type: str = "application/json; charset=utf-8"
     cost: int = 1
     truncated: bool = False
+    foreign: bool = False
 
     def payload(self) -> bytes:
         """The bytes of the body."""
@@ -61,7 +62,7 @@ class ProxyRefused(Refused):
         super().__init__(403, f"Forbidden: {what} is not allowed by the policy of this environment\n")
 
     def reply(self) -> Reply:
-        return Reply(403, raw=self.message.encode(), content_type="text/plain; charset=utf-8")
+        return Reply(403, raw=self.message.encode(), content_type="text/plain; charset=utf-8", foreign=True)
 
 
 @dataclass

@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
 
 from ghcoord.twin.auth import Accounts, BadCredentials, Token
 from ghcoord.twin.context import RequestContext
@@ -84,26 +86,41 @@ def _serve(call: GitCall) -> Reply:
         raise ProxyRefused("git push")
     if call.incoming.method != "POST":
         return _backend(call, repository, found["rest"])
-    _check_commands(call, repository)
+    refused = _refused_commands(call, repository)
+    if refused is not None:
+        return refused
     with repository.lock:
         reply = _backend(call, repository, found["rest"])
         repository.reload(login=context.login, via="push", now=context.now)
         return reply
 
 
-def _check_commands(call: GitCall, repository: Repository) -> None:
-    """Refuse a push to refs that may not be written."""
-    context = call.context
-    for old, new, ref in commands(call.incoming.body):
+def _refused_commands(call: GitCall, repository: Repository) -> Reply | None:
+    """What a push to refs that may not be written is told: no ref of it moves. Proxies refuse the whole request."""
+    context, body = call.context, call.incoming.body
+    reasons: dict[str, str] = {}
+    for old, new, ref in commands(body):
         delete = not new.strip("0")
         custom = not ref.startswith("refs/heads/")
         if context.switches.proxy_refuses_custom_refs and (delete or custom):
             raise ProxyRefused("pushing refs outside refs/heads, and deleting branches,")
-        force = bool(old.strip("0")) and not delete and repository.kind(new) == "commit"
-        forced = force and not repository.is_ancestor(old, new)
-        refused = ref_write_refused(context, repository, ref, delete=delete, force=forced)
-        if refused is not None:
-            raise Refused(403, refused)
+        both = bool(old.strip("0")) and repository.kind(new) == "commit" == repository.kind(old)
+        forced = both and not repository.is_ancestor(old, new)
+        reason = ref_write_refused(context, repository, ref, delete=delete, force=forced)
+        reasons[ref] = reason or ""
+    if not any(reasons.values()):
+        return None
+    report = _packet(b"unpack ok\n")
+    for ref, reason in reasons.items():
+        report += _packet(f"ng {ref} {reason or 'another ref of this push was refused'}\n".encode())
+    report += b"0000"
+    if b"side-band-64k" in body.partition(b"\0")[2][:400]:
+        report = _packet(b"\1" + report) + b"0000"
+    return Reply(200, raw=report, content_type="application/x-git-receive-pack-result")
+
+
+def _packet(line: bytes) -> bytes:
+    return f"{len(line) + 4:04x}".encode() + line
 
 
 def commands(body: bytes) -> list[tuple[str, str, str]]:
@@ -127,8 +144,11 @@ def commands(body: bytes) -> list[tuple[str, str, str]]:
 def _backend(call: GitCall, repository: Repository, rest: str) -> Reply:
     """Run ``git http-backend`` as a web server would."""
     incoming = call.incoming
+    git = which("git")
+    if git is None:
+        raise Refused(500, "git is not installed")
     environment = {
-        "PATH": os.defpath,
+        "PATH": os.pathsep.join((str(Path(git).parent), os.defpath)),
         "GIT_HTTP_EXPORT_ALL": "1",
         "GIT_PROJECT_ROOT": str(repository.folder),
         "PATH_INFO": f"/{rest}",
@@ -146,7 +166,7 @@ def _backend(call: GitCall, repository: Repository, rest: str) -> Reply:
     }
     try:
         done = subprocess.run(
-            ["git", "http-backend"],
+            [git, "http-backend"],
             input=incoming.body,
             capture_output=True,
             env=environment,

@@ -14,23 +14,34 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from ghcoord.twin.messages import ConnectionLost, Incoming
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+BACKLOG = 128
 MAX_BODY = 256 * 1024 * 1024
 """Bytes that the twin takes in one request."""
 
 
 class Listener:
-    """Serves an application on 127.0.0.1. Each connection has its thread, and stays open between requests."""
+    """Serves an application on 127.0.0.1. Each connection has its thread, and stays open between requests.
+
+    Raises ``OSError`` if the port cannot be had.
+    """
 
     def __init__(self, app: Application, port: int) -> None:
         self.connections: set[socket.socket] = set()
         self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"listener": self})
-        self.server: BaseWSGIServer = make_server("127.0.0.1", port, app, threaded=True, request_handler=handler)
+        # Bound here: werkzeug would end the process where the port is taken.
+        with socket.socket() as bound:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(("127.0.0.1", port))
+            bound.listen(BACKLOG)
+            self.server: BaseWSGIServer = make_server(
+                "127.0.0.1", port, app, threaded=True, request_handler=handler, fd=bound.fileno()
+            )
 
     @property
     def port(self) -> int:
         """Where it listens."""
-        return self.server.server_port
+        return self.server.port
 
     def stop(self) -> None:
         """Stop listening and close what is open."""

@@ -1,8 +1,8 @@
 """Makes ``ghcoord/twin/schema.graphql``: the part of GitHub's official GraphQL schema that the twin answers.
 
-Run from the repository's root, with the folder that holds the unpacked npm packages (see :mod:`tests.twin.official`)::
+From the repository's root, once :mod:`tests.twin.fetch_schemas` has brought that::
 
-    python -m tests.twin.make_schema_excerpt FOLDER
+    python -m tests.twin.make_schema_excerpt
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from graphql import (
     print_ast,
 )
 
-from tests.twin.official import GRAPHQL_PACKAGE, GRAPHQL_VERSION, find_schemas
+from tests.twin.fetch_schemas import GRAPHQL
+from tests.twin.official import MISSING, find_schemas
 
 EXCERPT = Path(__file__).parents[2] / "ghcoord" / "twin" / "schema.graphql"
 
 HEADER = f"""\
 # The part of GitHub's GraphQL schema that ghcoord's twin answers. Do not edit: tests/twin/make_schema_excerpt.py
-# makes it out of schema.graphql of the npm package {GRAPHQL_PACKAGE} {GRAPHQL_VERSION}.
+# makes it out of schema.graphql of the npm package {GRAPHQL.name} {GRAPHQL.version}.
 # Types, arguments and nullability are GitHub's; descriptions and all other fields are dropped.
 #
 # Copyright (c) GitHub 2025 - Licensed as MIT.
@@ -198,8 +199,8 @@ def _inner(node: TypeNode) -> str:
 
 
 if __name__ == "__main__":
-    schemas = find_schemas(Path(sys.argv[1]))
+    schemas = find_schemas()
     if schemas is None:
-        sys.exit(f"{sys.argv[1]} does not hold the npm packages")
+        sys.exit(MISSING)
     EXCERPT.write_text(excerpt(parse(schemas.graphql.read_text())))
     print(f"{EXCERPT}: {len(EXCERPT.read_text().splitlines())} lines")

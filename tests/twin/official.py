@@ -31,16 +31,12 @@ from graphql import (
 )
 
 from ghcoord.twin.log import Recorded
+from tests.twin.fetch_schemas import GRAPHQL, OPENAPI, schemas_folder
 from tests.twin.openapi import OpenApi
 
-OPENAPI_PACKAGE = "@octokit/openapi"
-OPENAPI_VERSION = "23.0.2"
-GRAPHQL_PACKAGE = "@octokit/graphql-schema"
-GRAPHQL_VERSION = "15.26.1"
-
 MISSING = (
-    f"the npm packages {OPENAPI_PACKAGE} {OPENAPI_VERSION} and {GRAPHQL_PACKAGE} {GRAPHQL_VERSION}, unpacked, are not "
-    "below $GHCOORD_SCHEMAS, nor ~/.cache/ghcoord-schemas: `npm pack` fetches them"
+    f"{OPENAPI.name} {OPENAPI.version} and {GRAPHQL.name} {GRAPHQL.version} are not below $GHCOORD_SCHEMAS, nor "
+    "~/.cache/ghcoord-schemas: `python -m tests.twin.fetch_schemas` fetches them"
 )
 
 
@@ -55,14 +51,12 @@ class Schemas:
 @cache
 def find_schemas(folder: Path | None = None) -> Schemas | None:
     """The schemas of the packages of the right versions unpacked anywhere below ``folder``, ``None`` without them."""
-    if folder is None:
-        folder = Path(os.environ.get("GHCOORD_SCHEMAS") or Path.home() / ".cache" / "ghcoord-schemas")
     found: dict[str, Path] = {}
-    for manifest in sorted(folder.glob("**/package.json")):
+    for manifest in sorted((folder or schemas_folder()).glob("**/package.json")):
         package = json.loads(manifest.read_text())
         found[f"{package.get('name')} {package.get('version')}"] = manifest.parent
-    openapi = found.get(f"{OPENAPI_PACKAGE} {OPENAPI_VERSION}")
-    graphql = found.get(f"{GRAPHQL_PACKAGE} {GRAPHQL_VERSION}")
+    openapi = found.get(f"{OPENAPI.name} {OPENAPI.version}")
+    graphql = found.get(f"{GRAPHQL.name} {GRAPHQL.version}")
     if openapi is None or graphql is None:
         return None
     return Schemas(openapi / "generated" / "api.github.com.json", graphql / "schema.graphql")

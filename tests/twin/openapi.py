@@ -156,7 +156,8 @@ class OpenApi:
             return
         content = self._resolved(listed).get("content", {})
         if not content:
-            if exchange.response not in (None, b"", ""):
+            # Of an error the body is often left out of the description, and never of the answer.
+            if exchange.status < 400 and exchange.response not in (None, b"", ""):
                 yield "this answer has no body"
             return
         if "json" not in exchange.content_type:

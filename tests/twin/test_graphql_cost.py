@@ -8,7 +8,7 @@ import pytest
 from graphql import OperationDefinitionNode, build_schema, parse
 
 from ghcoord.twin.graphql_cost import measure
-from tests.twin.graphql import Box
+from tests.twin.boxes import Box
 
 DOCUMENTED = build_schema(
     """

@@ -9,7 +9,7 @@ import pytest
 
 from ghcoord.twin.objects import NewEntry, Person
 from ghcoord.twin.repository import Protection
-from tests.twin.graphql import NOW, NULL, Box, files_of
+from tests.twin.boxes import NOW, NULL, Box, files_of
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from ghcoord.twin.context import Stale
 from ghcoord.twin.objects import NewEntry, Person
-from ghcoord.twin.repository import Protection
-from tests.twin.graphql import NOW, NULL, Box
+from ghcoord.twin.repository import Protection, View
+from tests.twin.boxes import NOW, NULL, Box
 
 LIST = "refs(refPrefix: {}, first: 100) {{ totalCount nodes {{ name prefix target {{ oid }} }} }}"
 
@@ -60,7 +59,6 @@ def test_one_query_reads_all_spaces(box: Box) -> None:
     )
     assert None is b["target"]["none"]
     assert ["Spaces", "viewer", "repository"] == answer.context.operations
-    assert not answer.context.writes
 
 
 def test_names_of_refs_below_a_longer_prefix_are_a_switch(tmp_path: Path) -> None:
@@ -283,7 +281,7 @@ def test_reads_may_show_the_past(box: Box) -> None:
     second = box.make({"x": b""}, first)
     box.put("refs/heads/main", second)
     box.put("refs/heads/new", second)
-    box.stale = Stale(as_of=NOW + 5)
+    box.view = View(as_of=(NOW + 5, 0))
     found = box.repository(f'{LIST.format(chr(34) + "refs/heads/" + chr(34))} object(oid: "{second}") {{ oid }}')
     assert [("main", first)] == [(each["name"], each["target"]["oid"]) for each in found["refs"]["nodes"]]
     assert second == found["object"]["oid"]

@@ -16,9 +16,9 @@ from ghcoord.twin.graphql_schema import EXCERPT, load_schema
 from ghcoord.twin.log import Recorded
 from tests.store.github.twins import MODES, twin_hub
 from tests.twin import make_schema_excerpt
-from tests.twin.graphql import COMMIT, UPDATE_REFS, Box
+from tests.twin.boxes import COMMIT, UPDATE_REFS, Box
+from tests.twin.fetch_schemas import GRAPHQL, unpack
 from tests.twin.official import (
-    GRAPHQL_VERSION,
     check_documents,
     check_excerpt,
     check_exchanges,
@@ -38,7 +38,7 @@ def test_excerpt_is_made_out_of_this_version() -> None:
     """The script, run on the official schema, gives the file that is shipped."""
     made = make_schema_excerpt.excerpt(parse(require_schemas().graphql.read_text()))
     assert made == EXCERPT.read_text()
-    assert GRAPHQL_VERSION in made
+    assert GRAPHQL.version in made
 
 
 def test_excerpt_is_a_part_of_the_official_schema() -> None:
@@ -180,3 +180,10 @@ def test_without_the_packages_the_check_is_skipped_here_and_fails_in_ci(
     monkeypatch.setenv("GHCOORD_CI", "1")
     with pytest.raises(pytest.fail.Exception, match="octokit"):
         require_schemas()
+
+
+def test_another_tarball_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
+    """What is fetched is what these tests were written against."""
+    with pytest.raises(ValueError, match="SHA-256"):
+        unpack(GRAPHQL, b"something else", tmp_path)
+    assert [] == list(tmp_path.iterdir())

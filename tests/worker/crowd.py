@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,49 +14,92 @@ from ghcoord.config import Settings
 from ghcoord.execution.worker import WorkerDaemon
 from ghcoord.hub import Hub
 from ghcoord.model.tool import ToolContext
+from ghcoord.store.base import Store
 from ghcoord.store.budget.governor import Governor
 from ghcoord.store.budget.limits import Limits
+from ghcoord.store.open import Surroundings, open_store
 from ghcoord.testing.scarce import ScarceServer, ScarceStore
 from ghcoord.testing.simulation import FaultRates, SimRuntime, Simulation
+from ghcoord.twin.server import Twin
 
 NOWHERE = Path("/nonexistent")
+TOKEN = "ghp_crowd"
 
 
 class Crowd:
-    """``ledger`` is the file that the processes of one machine share; without one each has a machine of its own."""
+    """Daemons in simulated processes, each on a machine of its own, or all on one when ``shared``.
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, seed: int = 1, shared: bool = False) -> None:
+    The hub lies on :class:`ghcoord.testing.scarce.ScarceServer`; with ``twin``
+    on the GitHub twin, to which requests travel as long.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        seed: int = 1,
+        shared: bool = False,
+        twin: Twin | None = None,
+    ) -> None:
         # The sandbox is real and would be probed for by each of them.
         monkeypatch.setattr("ghcoord.execution.worker.open_sandbox", lambda *, unsafe, runtime: None)
         self.simulation = Simulation(seed, FaultRates.none())
         self.server = ScarceServer(self.simulation.server_time)
         self.folder = folder
-        self.ledger = folder / "ledger.json" if shared else None
+        self.twin = twin
+        self.state = folder / "machine" if shared else None
         self.daemons: dict[str, WorkerDaemon] = {}
         self.log: list[tuple[float, str, str]] = []
         self.ran: list[tuple[float, str]] = []
-        self._begin()
         self._boot = self.simulation.random.uniform(0, 1000)
-
-    def _begin(self) -> None:
-        """The hub is there before anybody comes."""
-        with open_hub(
-            self.server.store, SimRuntime(self.simulation, "before"), Settings(), actor="me", state=NOWHERE, make=True
-        ):
-            pass
+        if shared:
+            (folder / "machine").mkdir()
+        if twin is not None:
+            self._slow_down(twin)
+        self._alone(self._begin)
 
     @property
     def now(self) -> float:
         """Virtual seconds since the beginning."""
         return self.simulation.scheduler.time
 
+    def _alone(self, run: Callable[[SimRuntime], None]) -> None:
+        """Have ``run`` done by a process before the others begin."""
+        self.simulation.process("before", lambda runtime, store: run(runtime))
+        self.simulation.run(100_000)
+        self.simulation.scheduler._finished.clear()
+
+    def _begin(self, runtime: SimRuntime) -> None:
+        """The hub is there before anybody comes."""
+        with open_hub(self._store(runtime), runtime, Settings(), actor="me", state=NOWHERE, make=True):
+            pass
+
+    def _slow_down(self, twin: Twin) -> None:
+        """Let each request to the twin, and each answer, take its time."""
+        handle, scheduler, random = twin.handle, self.simulation.scheduler, self.simulation.random
+
+        def slow(incoming: Any) -> Any:
+            scheduler.wait("a request travels", None, random.uniform(*self.server.latency))
+            answer = handle(incoming)
+            scheduler.wait("an answer travels", None, random.uniform(*self.server.latency))
+            return answer
+
+        twin.handle = slow  # type: ignore[method-assign]
+
+    def _store(self, runtime: SimRuntime) -> Store:
+        if self.state is not None:
+            runtime._booted = self._boot  # the machine's
+        if self.twin is None:
+            ledger = None if self.state is None else self.state / "ledger.json"
+            return ScarceStore(self.server, runtime, Governor("github.test/me", runtime, Limits(), file=ledger))
+        url = f"github://{urlsplit(self.twin.url).netloc}/me/hub"
+        around = Surroundings(environment={"GH_TOKEN": TOKEN}, state=self.state)
+        return open_store(url, runtime, Settings(), around)
+
     def open(self, runtime: SimRuntime, actor: str) -> Hub:
         """The hub as another process."""
-        if self.ledger is not None:
-            runtime._booted = self._boot  # the machine's
-        budget = Governor("github.test/me", runtime, Limits(), file=self.ledger)
-        store = ScarceStore(self.server, runtime, budget)
-        return open_hub(store, runtime, Settings(), actor=actor, state=NOWHERE)
+        return open_hub(self._store(runtime), runtime, Settings(), actor=actor, state=NOWHERE)
 
     def worker(self, name: str, **options: Any) -> None:
         """A daemon in a process of its own; its tool ``nap`` sleeps for ``seconds``."""

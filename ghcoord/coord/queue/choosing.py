@@ -21,6 +21,10 @@ STRAYS = 20
 """Index files without a task that are looked at to learn what a line is for."""
 
 
+BROUGHT = 500
+"""Tasks that are fetched together at most."""
+
+
 @dataclass(order=True, slots=True)
 class _Candidate:
     """A place in a line. ``place`` sorts by priority and sequence; ``rest`` goes on with the same line.
@@ -70,7 +74,7 @@ def choose(tx: Tx, worker_id: str, offer: Offer, count: int, room: int, ahead: i
     for top in (READY, layout.assigned_top(worker_id)):
         for name in tx.names(FLEET, top):
             if _serves(tx, offer, f"{top}/{name}", name):
-                merge.add(f"{top}/{name}", gates.leaves(tx, f"{top}/{name}"))
+                merge.add(f"{top}/{name}", _brought(tx, gates.leaves(tx, f"{top}/{name}"), count))
     chosen: list[Task] = []
     left: dict[str, int] = {}
     shut: set[str] = set()
@@ -95,13 +99,24 @@ def choose(tx: Tx, worker_id: str, offer: Offer, count: int, room: int, ahead: i
                 left[key] -= 1
                 if one.behind is None and left[key] > 0:
                     merge.add(one.line, _following(tx, key, one), behind=key)
-        if one.behind is None or left.get(one.behind, 1) > 0:
+        if len(chosen) < count and (one.behind is None or left.get(one.behind, 1) > 0):
             merge.add(one.line, one.rest, one.behind)
     for key in sorted(shut - {records.key_of(task) for task in chosen}):
         gate = gates.get(tx, key)
         if gate is not None:
             gates.settle(tx, gate)
     return chosen
+
+
+def _brought(tx: Tx, places: Iterator[str], count: int) -> Iterator[str]:
+    """``places``, the tasks behind them fetched together where each would cost a request."""
+    if not tx.is_far(FLEET):
+        yield from places
+        return
+    while page := list(islice(places, min(count, BROUGHT))):
+        ids = (place.rpartition("/")[2].partition("-")[2] for place in page)
+        tx.near(FLEET, [layout.task_path(task_id) for task_id in ids])
+        yield from page
 
 
 def _serves(tx: Tx, offer: Offer, line: str, name: str) -> bool:

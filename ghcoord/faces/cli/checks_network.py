@@ -18,9 +18,15 @@ def network(url: str) -> list[Finding]:
     return [Finding(*one[:4], dict(one.details)) for one in examine_network(url, settings(), say_wait)]
 
 
-def probe(url: str) -> list[Finding]:
-    """What a live trial at GitHub found. Raises ``UsageError`` for other hubs."""
+BLOCKING = {"network", "github", "repository", "permissions"}
+"""Checks whose errors leave nothing to try."""
+
+
+def probe(url: str, found: list[Finding]) -> list[Finding]:
+    """What a live trial at GitHub tells, unless what was ``found`` rules one out. Raises ``UsageError`` elsewhere."""
     from ghcoord.bootstrap import probe_network
     from ghcoord.faces.cli.checks import Finding
 
+    if any(one.level == "error" and one.check in BLOCKING for one in found):
+        return []
     return [Finding(*one[:4], dict(one.details)) for one in probe_network(url, settings(), say_wait)]

@@ -120,7 +120,7 @@ def doctor(
     repairs = put_right(where, dry_run=dry_run, yes=yes) if repair else []
     findings += examine(where)
     if probe:
-        findings += try_out(where)
+        findings += try_out(where, findings)
     unusable = any(one.level == "error" for one in findings)
 
     def plain() -> None:

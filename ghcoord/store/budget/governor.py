@@ -15,7 +15,7 @@ from ghcoord.errors import Throttled
 from ghcoord.store.budget.base import Kind, OnWait, Pace, Report
 from ghcoord.store.budget.ledger import Ledger, Primary, State
 from ghcoord.store.budget.limits import HOUR, MINUTE, Limits, is_githubs
-from ghcoord.store.budget.plan import Load, most, plan
+from ghcoord.store.budget.plan import POLL_PER_WORKER, Load, most, plan
 from ghcoord.store.budget.statement import statement
 from ghcoord.units import format_duration
 
@@ -54,7 +54,8 @@ class Governor:
     ``file`` is shared by the processes of this machine; without one, or where
     it cannot be written, this object's own requests count.  A server that is
     not GitHub's own and tells of no limits has none, until it refuses
-    something: so it is with GitHub Enterprise Server.  ``settings`` say
+    something: so it is with GitHub Enterprise Server, unless ``settings`` have
+    it otherwise.  They also say
     how long to wait for a limit, and what to plan for.  ``on_wait`` hears of
     each wait that is longer than :data:`QUIET`.  One worker uses one governor:
     each of them that was told of workers (:meth:`share`) counts as one here.
@@ -208,7 +209,7 @@ class Governor:
         """Keep the published limits where the server has any."""
         if told or status in (403, 429):
             self._limits = self._published
-        elif 200 <= status < 400 and not is_githubs(self._host):
+        elif self._settings.limits == "auto" and 200 <= status < 400 and not is_githubs(self._host):
             self._limits = Limits.none()
 
     def block(self, until: float, why: str) -> None:
@@ -247,8 +248,9 @@ class Governor:
         """Keep this process counted; the file is not changed for every request."""
         if self._shared > 0:
             known = state.workers.get(self._id, (0, 0.0))
-            if (anew and known[0] != self._shared) or known[1] < now + WORKER_LIFE - MINUTE:
-                state.workers[self._id] = (self._shared, now + WORKER_LIFE)
+            life = max(WORKER_LIFE, 3 * POLL_PER_WORKER * self._shared)
+            if (anew and known[0] != self._shared) or known[1] < now + life - MINUTE:
+                state.workers[self._id] = (self._shared, now + life)
 
     def _workers(self, state: State) -> tuple[int, int]:
         """How many workers share the account, and how many of them are here."""

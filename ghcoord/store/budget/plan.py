@@ -106,10 +106,13 @@ def plan(limits: Limits, load: Load, wanted: int | None = None) -> Pace:
 def _fastest(limits: Limits, workers: int, here: int) -> float:
     """Seconds between two commits of a worker that has all of its share left."""
     quickest = max(1.0, limits.write_gap)
-    minute = limits.writes_per_minute or limits.pushes_per_minute
-    if workers <= here or minute is None:
+    if workers <= here:
         return quickest  # all of them are counted here: they take turns
-    return max(quickest, MINUTE / (minute * BURST_PART) * workers)
+    if limits.writes_per_minute is not None:
+        return max(quickest, MINUTE / (limits.writes_per_minute * BURST_PART) * workers)
+    if limits.pushes_per_minute is not None:
+        return max(quickest, MINUTE / limits.pushes_per_minute * workers)  # recommended, not enforced
+    return quickest
 
 
 def _poll_every(limits: Limits, workers: int, left: Iterable[tuple[int, float]]) -> tuple[float, int | None]:
@@ -127,19 +130,19 @@ def _poll_every(limits: Limits, workers: int, left: Iterable[tuple[int, float]])
 
 
 def _say_writes(write: float, fastest: float, load: Load, planned: int, workers: int) -> Iterable[str]:
-    every = f"a worker commits every {format_duration(round(write, 1))}"
+    every = f"commits every {format_duration(round(write, 1))}"
     if load.refusals:
         times = "once" if load.refusals == 1 else f"{load.refusals} times"
-        yield f"{every}: the server refused {times} within the last hour"
+        yield f"{every}: the server refused {times} within an hour"
     elif write > fastest * 1.05:
-        shared = f", shared by {workers} workers" if workers > 1 else ""
-        yield f"{every}: {load.used} of the {planned} writes planned for an hour{shared} were sent from here"
+        shared = f" for {workers} workers" if workers > 1 else ""
+        yield f"{every}: {load.used} sent in an hour, {planned} planned{shared}"
     elif fastest > 2.0:
         yield f"{every}: {workers} workers share the limits"
 
 
 def _say_polls(poll: float, workers: int, short: int | None) -> Iterable[str]:
-    every = f"polls are {format_duration(round(poll, 1))} apart"
+    every = f"polls every {format_duration(round(poll, 1))}"
     if short is not None:
         yield f"{every}: {short} requests are left of the hourly limit"
     elif workers > 1:
@@ -149,4 +152,4 @@ def _say_polls(poll: float, workers: int, short: int | None) -> Iterable[str]:
 def _say_leases(lease: float, planned: int, workers: int) -> Iterable[str]:
     if lease > SHORTEST_TTL:
         each = f"{workers} workers renew theirs" if workers > 1 else "a worker renews its own"
-        yield f"leases last {format_duration(lease)}: {each} with the {planned} writes planned for an hour"
+        yield f"leases last {format_duration(lease)}: {each} with {planned} writes an hour"

@@ -17,7 +17,7 @@ SEEN = 512
 """Trees read last, in which an object that is missed is looked for."""
 
 MOST = 20_000
-"""Sizes of blobs that are remembered, and ids of root trees."""
+"""Sizes of blobs that are remembered."""
 
 AHEAD_BYTES = 512 * 1024
 """Bytes of blobs that are fetched at once."""
@@ -27,6 +27,9 @@ AHEAD_BLOBS = 100
 
 LEAST_TREES, MOST_TREES = 4, 64
 """Trees that are fetched along with one, depending on how large the last ones were."""
+
+LOOKED_AT = 1000
+"""Objects behind one that is missed that are looked at."""
 
 LEVELS = 3
 """Levels above an object within which the next ones are looked for: those of a fan-out."""
@@ -48,7 +51,6 @@ class Ahead:
         self._tree = tree
         self._lock = threading.Lock()
         self._seen: OrderedDict[Oid, None] = OrderedDict()
-        self._roots: OrderedDict[Oid, None] = OrderedDict()
         self._tree_bytes = 200.0 + ENTRY_BYTES * 256
         self._sizes: OrderedDict[Oid, int] = OrderedDict()
 
@@ -56,11 +58,6 @@ class Ahead:
         """The tree ``oid`` was read."""
         with self._lock:
             _remember(self._seen, oid, None, SEEN)
-
-    def note_root(self, oid: Oid) -> None:
-        """The tree ``oid`` is a commit's."""
-        with self._lock:
-            _remember(self._roots, oid, None, MOST)
 
     def note_sizes(self, sizes: Mapping[Oid, int]) -> None:
         """So many bytes have these blobs."""
@@ -83,17 +80,6 @@ class Ahead:
             tree = self._tree(one)
             if tree is not None and any(line.endswith(raw) for line in tree.lines.values()):
                 return one
-        return oid if oid in self._roots else None
-
-    def depth(self, oid: Oid) -> int | None:
-        """How far below a root tree ``oid`` lies, up to 3; ``None`` where that is not known."""
-        at: Oid | None = oid
-        for depth in range(4):
-            if at is None:
-                return None
-            if at in self._roots:
-                return depth
-            at = self.parent(at)
         return None
 
     # -- what comes next
@@ -104,7 +90,7 @@ class Ahead:
 
     def files_after(self, oid: Oid) -> Iterator[Oid]:
         """The files that a walk comes to after ``oid``, as far as trees are near, then those before it in its tree."""
-        yield from self._after(oid, trees=False)
+        yield from islice(self._after(oid, trees=False), LOOKED_AT)
         parent = self.parent(oid)
         tree = self._tree(parent) if parent is not None else None
         for entry in tree.values() if tree is not None else ():
@@ -114,7 +100,12 @@ class Ahead:
     def trees_after(self, oid: Oid) -> list[Oid]:
         """The next trees that are not near and that a walk comes to after ``oid``, as many as are fetched at once."""
         most = max(LEAST_TREES, min(MOST_TREES, int(AHEAD_BYTES / self._tree_bytes)))
-        return list(islice(dict.fromkeys(self._after(oid, trees=True)), most))
+        found: dict[Oid, None] = {}
+        for one in islice(self._after(oid, trees=True), LOOKED_AT):
+            found[one] = None
+            if len(found) >= most:
+                break
+        return list(found)
 
     def note_trees(self, trees: Collection[Tree]) -> None:
         """These were fetched: the next are taken to be as large."""
@@ -125,7 +116,7 @@ class Ahead:
         at = oid
         for level in range(LEVELS):
             parent = self.parent(at)
-            tree = self._tree(parent) if parent is not None and parent != at else None
+            tree = self._tree(parent) if parent is not None else None
             if parent is None or tree is None:
                 return
             behind = dropwhile(lambda entry: entry.oid != at, tree.values())  # noqa: B023 - used up in this turn

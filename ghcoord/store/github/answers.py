@@ -126,9 +126,11 @@ def judge(asked: Asked, answer: Answer, now: float, waits: int = 0) -> GhcoordEr
 def judge_graphql(asked: Asked, answer: Answer, now: float, waits: int = 0) -> Exception | None:
     """The error in the 200 of a GraphQL query; ``None`` where there is none."""
     body, repo = answer.body, asked.repo
-    if not isinstance(body, dict) or not ("data" in body or "errors" in body):
+    if not isinstance(body, dict) or not {"data", "errors", "message"} & set(body):
         return no_answer(asked, "not the answer of a GraphQL query")
     errors = body.get("errors")
+    if errors is None and "data" not in body and (limit := limit_of(Answer(403, answer.headers, body))) is not None:
+        return Throttled(f"{repo.host} allows no request for now: {limit}", retry_at(answer.headers, now, waits))
     if not errors:
         return None if isinstance(body.get("data"), dict) else no_answer(asked, "an answer without data")
     types, messages = zip(*_read(errors), strict=True)

@@ -18,6 +18,9 @@ from ghcoord.store.github.wire import Wire, carry
 AHEAD = 300.0
 """Seconds before its end at which a token is replaced; they last an hour."""
 
+FRESH = 30.0
+"""Seconds in which another token would be refused as well."""
+
 PROOF = 540
 """Seconds that the App's own proof is valid; GitHub accepts ten minutes at most, from a minute ago."""
 
@@ -42,7 +45,7 @@ class AppCredentials:
         self._lock = threading.Lock()
         self._token: str | None = None
         self._until = 0.0
-        self._refused: str | None = None
+        self._made_at = 0.0
         self.source = f"GitHub App {app}"
 
     def token(self) -> str:
@@ -56,12 +59,11 @@ class AppCredentials:
         return self._identity
 
     def refresh(self) -> bool:
-        """Make a new token, unless the one that was refused was fresh."""
+        """Make a new token, unless the one that was refused has just been made."""
         with self._lock:
-            if self._token is None or self._token == self._refused:
+            if self._token is None or self._runtime.monotonic() - self._made_at < FRESH:
                 return False
             self._replace()
-            self._refused = self._token
             return True
 
     def __repr__(self) -> str:
@@ -80,7 +82,8 @@ class AppCredentials:
         if not isinstance(token, str) or not token:
             raise Denied(f"{self._repo.host} made no token for the App: look at its installation's settings")
         lasts = min(max(until - self._runtime.now() - AHEAD, 60.0), 3600.0 - AHEAD)
-        self._token, self._until = token, self._runtime.monotonic() + lasts
+        self._made_at = self._runtime.monotonic()
+        self._token, self._until = token, self._made_at + lasts
 
     def _proof(self) -> str:
         now = int(self._runtime.now())

@@ -125,7 +125,7 @@ class GithubStore:
         return self._api.repo.url
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> Budget | None:
         return self._api.budget
 
     # -- reading

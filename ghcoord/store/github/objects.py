@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
-from typing import TypeVar
 
 from ghcoord.clock import Runtime
 from ghcoord.errors import Corrupt, Unavailable
@@ -13,17 +12,10 @@ from ghcoord.store.base import ROOT_RECORD, CommitInfo, Entry, Oid, RawObject
 from ghcoord.store.github.ahead import Ahead
 from ghcoord.store.github.api import Api
 from ghcoord.store.github.diskcache import DiskCache
+from ghcoord.store.github.kept import Kept
 from ghcoord.store.github.queries import Want
 from ghcoord.store.github.reading import MOST, Found, Reader
-from ghcoord.store.message import read_actor
-from ghcoord.store.objects import Tree, parse_commit, parse_tree
-from ghcoord.store.recent import Recent, tree_size
-
-MEMORY = 32 * 1024 * 1024
-"""Bytes of trees that are kept in memory, of blobs as well, and a quarter of it of commits."""
-
-EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-"""The tree without entries, which servers know without having it."""
+from ghcoord.store.objects import Tree
 
 LOOK_BACK = 65
 """Commits that come along with one: what :data:`ghcoord.store.heads.LOOK_BACK` looks at."""
@@ -40,10 +32,8 @@ HISTORY_BYTES = 512 * 1024
 SETTLED = 60.0
 """Seconds after a head moved within which an object that a head needs, and that is not there, may still come."""
 
-LISTING = 2000
-"""Trees below a root up to which all of them are listed at once over REST."""
-
-T = TypeVar("T")
+LISTING = 10_000
+"""Entries below a root up to which all trees are listed at once over REST, where the last such listing had no more."""
 
 
 class Objects:
@@ -52,79 +42,50 @@ class Objects:
     def __init__(self, api: Api, runtime: Runtime, *, graphql: bool, disk: DiskCache | None) -> None:
         self._api = api
         self.runtime = runtime
-        self._disk = disk
+        self._kept = Kept(disk)
         self._reader = Reader(api, graphql=graphql)
-        self._commits: Recent[CommitInfo] = Recent(MEMORY // 4)
-        self._trees: Recent[Tree] = Recent(MEMORY)
-        self._blobs: Recent[bytes] = Recent(MEMORY)
-        self._ahead = Ahead(lambda oid: _peek(self._trees, oid))
+        self._ahead = Ahead(self._kept.tree_in_memory)
         self._lock = threading.Lock()
         self._at: dict[str, Oid] = {}
         self._moved_at: float | None = None
+        self._missed: OrderedDict[Oid, float] = OrderedDict()
         self._deep: OrderedDict[Oid, None] = OrderedDict()
+        self._message_bytes = 1000.0
         self._listable = True
-        self._keep_tree(EMPTY_TREE, Tree({}), disk=False)
 
     @property
     def graphql(self) -> bool:
         """Whether the server answers queries, as far as it is known."""
         return self._reader.graphql
 
+    def do_without_graphql(self) -> None:
+        """The server turned out to have none."""
+        self._reader.graphql = False
+
     # -- what is near
 
     def known_commit(self, oid: Oid) -> CommitInfo | None:
         """The commit ``oid`` if it is in memory or on disk."""
-        found = _peek(self._commits, oid)
-        if found is None and self._disk is not None:
-            found = self._disk.commit(oid)
-            if found is not None:
-                self._keep_commit(found, disk=False)
-        return found
+        return self._kept.commit(oid)
 
     def known_tree(self, oid: Oid) -> Tree | None:
         """The tree ``oid`` if it is in memory or on disk."""
-        found = _peek(self._trees, oid)
-        if found is None and self._disk is not None:
-            found = self._disk.tree(oid)
-            if found is not None:
-                self._keep_tree(oid, found, disk=False)
-        return found
+        return self._kept.tree(oid)
 
-    def known_blob(self, oid: Oid) -> bytes | None:
-        """The blob ``oid`` if it is in memory or on disk."""
-        found = _peek(self._blobs, oid)
-        if found is None and self._disk is not None:
-            found = self._disk.blob(oid)
-            if found is not None:
-                self._keep_blob(oid, found, disk=False)
-        return found
-
-    def ancestors(self, head: Oid, count: int) -> set[Oid]:
-        """The nearest first parents of ``head``, at most ``count``, as far as they are known without asking."""
-        found: set[Oid] = set()
-        info = _peek(self._commits, head)
-        while info is not None and info.parents and len(found) < count:
-            found.add(info.parents[0])
-            info = _peek(self._commits, info.parents[0])
-        return found
+    def is_below(self, oid: Oid, head: Oid) -> bool:
+        """Whether ``oid`` is among the nearest first parents of ``head``, as far as that is known without asking."""
+        chain = [self._kept.commit(head), *self._kept.ancestors(head, LOOK_BACK)]
+        return any(info is not None and oid in info.parents[:1] for info in chain)
 
     # -- what others say
 
     def add(self, made: Mapping[Oid, RawObject]) -> None:
         """Keep objects that were made here."""
-        for oid, (kind, data) in made.items():
-            if kind == "tree":
-                self._keep_tree(oid, parse_tree(data))
-            elif kind == "blob":
-                self._keep_blob(oid, data)
-            else:
-                info = parse_commit(oid, data)
-                author = read_actor(info.message) or info.author
-                self.add_commit(CommitInfo(oid, info.tree, info.parents, author, info.time, info.message))
+        self._kept.add(made)
 
     def add_commit(self, info: CommitInfo) -> None:
         """Keep a commit."""
-        self._keep_commit(info)
+        self._kept.keep_commit(info)
 
     def take(self, node: object) -> None:
         """Keep what a node of a GraphQL answer shows."""
@@ -143,26 +104,24 @@ class Objects:
 
     def commit_info(self, oid: Oid) -> CommitInfo:
         """The commit ``oid``; raises ``Corrupt`` where there is none."""
-        found = self.known_commit(oid)
+        found = self._kept.commit(oid) or self._fetch_commit(oid)
         if found is None:
-            found = self._fetch_commit(oid)
-        if found is None:
-            raise self._missing(oid, "commit", oid in self._at.values())
+            raise self._missing(oid, "commit", oid in self._heads())
         return found
 
     def tree(self, oid: Oid) -> Tree:
         """The tree ``oid``; raises ``Corrupt`` where there is none."""
-        found = self.known_tree(oid)
+        found = self._kept.tree(oid)
         if found is None:
             found = self._fetch_tree(oid)
         if found is None:
-            raise self._missing(oid, "tree", self._ahead.parent(oid) is not None)
+            raise self._missing(oid, "tree", self._ahead.parent(oid) is not None or oid in self._roots())
         self._ahead.saw(oid)
         return found
 
     def blob(self, oid: Oid) -> bytes:
         """The blob ``oid``; raises ``Corrupt`` where there is none."""
-        found = self.known_blob(oid)
+        found = self._kept.blob(oid)
         if found is None:
             found = self._fetch_blob(oid)
         if found is None:
@@ -196,33 +155,32 @@ class Objects:
 
     def _wants_of_commit(self, head: Oid) -> dict[Want, None]:
         """The commit, its root tree and record, and its history as far as it is looked at."""
-        info = self.known_commit(head)
+        info = self._kept.commit(head)
         if info is None:
             return {Want("commit", head, back=self._back()): None}
         back = self._history_missing(info)
-        root = self.known_tree(info.tree)
+        root = self._kept.tree(info.tree)
         record = root.get(ROOT_RECORD) if root is not None else None
-        if back or root is None or (record is not None and record.is_file and self.known_blob(record.oid) is None):
+        if back or root is None or (record is not None and record.is_file and self._kept.blob(record.oid) is None):
             return {Want("commit", head, back=back): None}
         return {}
 
     def _back(self) -> int:
         """How much history comes with a commit of which nothing is known."""
-        return LOOK_BACK if self._moved_at is None else MOVED_BACK
+        return self._fitting(LOOK_BACK if self._moved_at is None else MOVED_BACK)
+
+    def _fitting(self, most: int) -> int:
+        """At most so many commits, fewer where messages are long."""
+        return max(MOVED_BACK, min(most, int(HISTORY_BYTES / (self._message_bytes + 500))))
 
     def _history_missing(self, info: CommitInfo) -> int:
         """How many commits to fetch with ``info`` so that all that are looked at are known; 0 when they are."""
         with self._lock:
             if info.oid in self._deep:
                 return 0
-        length, known = len(info.message), 1
-        now: CommitInfo | None = info
-        while now is not None and now.parents and known < LOOK_BACK:
-            now = self.known_commit(now.parents[0])
-            known += now is not None
-            length += len(now.message) if now is not None else 0
-        if now is None:
-            return max(known + 4, min(LOOK_BACK, HISTORY_BYTES * known // (length + 500)))
+        chain = self._kept.ancestors(info.oid, LOOK_BACK - 1)
+        if chain and chain[-1] is None:
+            return min(LOOK_BACK, len(chain) + self._fitting(LOOK_BACK))
         with self._lock:
             self._deep[info.oid] = None
             while len(self._deep) > DEEP:
@@ -234,8 +192,8 @@ class Objects:
         parts = path.split("/")
         if not parts[-1]:
             parts.pop()
-        info = self.known_commit(head)
-        tree = self.known_tree(info.tree) if info is not None else None
+        info = self._kept.commit(head)
+        tree = self._kept.tree(info.tree) if info is not None else None
         for depth, name in enumerate(parts, 1):
             last = depth == len(parts)
             if tree is None:
@@ -245,48 +203,49 @@ class Objects:
             if entry is None or not (entry.is_tree or (last and entry.is_file)):
                 return
             if entry.is_file:
-                if self.known_blob(entry.oid) is None and self._ahead.small(entry.oid):
+                if self._kept.blob(entry.oid) is None and self._ahead.small(entry.oid):
                     yield Want("any", entry.oid)
                 return
-            tree = self.known_tree(entry.oid)
+            tree = self._kept.tree(entry.oid)
             if tree is None:
                 yield Want("tree", entry.oid)
 
     def _folder_blobs(self, head: Oid, path: str) -> list[Oid]:
         """The files in the folder ``path`` that are not near, as many as fit into one query."""
-        info = self.known_commit(head)
-        tree = self.known_tree(info.tree) if info is not None else None
+        info = self._kept.commit(head)
+        tree = self._kept.tree(info.tree) if info is not None else None
         for name in path.split("/") if path else ():
             entry = tree.get(name) if tree is not None else None
-            tree = self.known_tree(entry.oid) if entry is not None and entry.is_tree else None
+            tree = self._kept.tree(entry.oid) if entry is not None and entry.is_tree else None
         if tree is None:
             return []
         return self._ahead.fitting(entry.oid for entry in self._far_files(tree))
 
     def _far_files(self, tree: Tree) -> Iterable[Entry]:
-        return (entry for entry in tree.values() if entry.is_file and self.known_blob(entry.oid) is None)
+        return (entry for entry in tree.values() if entry.is_file and self._kept.blob(entry.oid) is None)
 
     # -- fetching what is missed
 
     def _fetch_commit(self, oid: Oid) -> CommitInfo | None:
-        with self._lock:
-            heads = [head for head in self._at.values() if head != oid] if oid in self._at.values() else []
+        heads = self._heads()
         if self._reader.graphql:
+            others = [head for head in heads if head != oid and self._kept.commit(head) is None]
             wants = [Want("commit", oid, back=self._back())]
-            wants += [Want("commit", head) for head in heads[: MOST - 1] if self.known_commit(head) is None]
+            if oid in heads:
+                wants += [Want("commit", head) for head in others[: MOST - 1]]
             found = self._reader.gather(wants)
             self._keep(found)
             if oid in found.commits:
                 return found.commits[oid]
             if oid in found.others and found.others[oid] != "commit":
                 return None
-        elif oid not in self._at.values():
+        elif oid not in heads:
             for info in self._reader.history(oid, LOOK_BACK):
-                self._keep_commit(info)
-            return _peek(self._commits, oid)
+                self._kept.keep_commit(info)
+            return self._kept.commit(oid)
         alone = self._reader.commit(oid)
         if alone is not None:
-            self._keep_commit(alone)
+            self._kept.keep_commit(alone)
         return alone
 
     def _fetch_tree(self, oid: Oid) -> Tree | None:
@@ -299,7 +258,13 @@ class Objects:
             return found.trees[oid]
         if oid in found.others and found.others[oid] != "tree":
             return None
-        return self._kept_tree(oid, self._reader.tree(oid))
+        return self._tree_alone(oid)
+
+    def _tree_alone(self, oid: Oid) -> Tree | None:
+        tree = self._reader.tree(oid)
+        if tree is not None:
+            self._kept.keep_tree(oid, tree)
+        return tree
 
     def _fetch_blob(self, oid: Oid) -> bytes | None:
         if self._reader.graphql and self._ahead.small(oid):
@@ -311,20 +276,17 @@ class Objects:
                 return None
         data = self._reader.blob(oid)
         if data is not None:
-            self._keep_blob(oid, data)
+            self._kept.keep_blob(oid, data)
         return data
 
     def _tree_and_next(self, oid: Oid) -> list[Want]:
         """The tree ``oid``, and those that a walk would come to next."""
-        after = (one for one in self._ahead.trees_after(oid) if self.known_tree(one) is None)
-        return [
-            Want("deep" if self._ahead.depth(oid) in (1, 2) else "tree", oid),
-            *(Want("tree", one) for one in after),
-        ]
+        after = (one for one in self._ahead.trees_after(oid) if self._kept.tree(one) is None)
+        return [Want("tree", oid), *(Want("tree", one) for one in after)]
 
     def _blob_and_next(self, oid: Oid) -> list[Want]:
         """The blob ``oid``, and those that a walk would come to next."""
-        others = (one for one in self._ahead.files_after(oid) if one != oid and self.known_blob(one) is None)
+        others = (one for one in self._ahead.files_after(oid) if one != oid and self._kept.blob(one) is None)
         return [Want("any", oid), *(Want("any", one) for one in self._ahead.fitting(others, besides=oid))]
 
     # -- without GraphQL
@@ -343,74 +305,46 @@ class Objects:
             return  # whoever reads it is told
 
     def _tree_by_rest(self, oid: Oid) -> Tree | None:
-        with self._lock:
-            roots = [_peek(self._commits, head) for head in self._at.values()]
-        if self._listable and any(info is not None and info.tree == oid for info in roots):
-            trees, sizes, whole = self._reader.listing(oid)
-            self._listable = whole and len(trees) <= LISTING and len(sizes) <= LISTING * 4
+        if self._listable and oid in self._roots():
+            trees, whole = self._reader.listing(oid)
+            self._listable = whole and sum(map(len, trees.values())) <= LISTING
             for one, tree in trees.items():
-                self._keep_tree(one, tree)
-            self._ahead.note_sizes(sizes)
+                self._kept.keep_tree(one, tree)
             if oid in trees:
                 return trees[oid]
-        return self._kept_tree(oid, self._reader.tree(oid))
+        return self._tree_alone(oid)
 
-    # -- keeping
+    # -- the rest
+
+    def _heads(self) -> list[Oid]:
+        with self._lock:
+            return list(self._at.values())
+
+    def _roots(self) -> set[Oid]:
+        """The root trees of the present heads that are known."""
+        infos = map(self._kept.commit, self._heads())
+        return {info.tree for info in infos if info is not None}
 
     def _missing(self, oid: Oid, kind: str, needed: bool) -> Exception:
         """What to raise for an object that is not there: servers that lag may still show it later."""
-        fresh = self._moved_at is not None and self.runtime.monotonic() - self._moved_at < SETTLED
+        now = self.runtime.monotonic()
+        with self._lock:
+            since = self._missed.setdefault(oid, now)
+            while len(self._missed) > DEEP:
+                self._missed.popitem(last=False)
+            fresh = self._moved_at is not None and now - self._moved_at < SETTLED and now - since < SETTLED
         if needed and fresh:
             return Unavailable(f"{kind} {oid} is not there yet: {self._api.repo.url} lags behind")
         return Corrupt(f"{kind} {oid} is not in {self._api.repo.url}")
 
     def _keep(self, found: Found) -> None:
         for info in found.commits.values():
-            self._keep_commit(info)
+            self._kept.keep_commit(info)
+        if found.commits:
+            self._message_bytes = sum(len(info.message) for info in found.commits.values()) / len(found.commits)
         for oid, tree in found.trees.items():
-            self._keep_tree(oid, tree)
+            self._kept.keep_tree(oid, tree)
         for oid, data in found.blobs.items():
-            self._keep_blob(oid, data)
+            self._kept.keep_blob(oid, data)
         self._ahead.note_sizes(found.sizes)
         self._ahead.note_large(oid for oid in found.doubtful if found.others.get(oid) == "blob")
-
-    def _keep_commit(self, info: CommitInfo, *, disk: bool = True) -> None:
-        self._commits.put(info.oid, info, 300 + len(info.message))
-        self._ahead.note_root(info.tree)
-        if disk and self._disk is not None:
-            self._disk.put_commit(info)
-
-    def _kept_tree(self, oid: Oid, tree: Tree | None) -> Tree | None:
-        if tree is not None:
-            self._keep_tree(oid, tree)
-        return tree
-
-    def _keep_tree(self, oid: Oid, tree: Tree, *, disk: bool = True) -> None:
-        self._trees.put(oid, tree, tree_size(tree))
-        if disk and self._disk is not None:
-            self._disk.put_tree(oid, tree)
-
-    def _keep_blob(self, oid: Oid, data: bytes, *, disk: bool = True) -> None:
-        self._blobs.put(oid, data, 100 + len(data))
-        if disk and self._disk is not None:
-            self._disk.put_blob(oid, data)
-
-
-class _Absent(Exception):
-    """Nothing is kept under that id."""
-
-
-def _peek(kept: Recent[T], oid: Oid) -> T | None:
-    """What is in memory under ``oid``."""
-    try:
-        return kept.get(oid, _absent, _no_size)
-    except _Absent:
-        return None
-
-
-def _absent(oid: Oid) -> T:  # type: ignore[type-var]
-    raise _Absent
-
-
-def _no_size(value: object) -> int:
-    return 0

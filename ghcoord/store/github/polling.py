@@ -23,9 +23,6 @@ from ghcoord.store.github.objects import Objects
 LAG = 60.0
 """Seconds for which an outdated head, or none, is taken for an old answer. Users report 10 s; nobody promises any."""
 
-BEHIND = 64
-"""Commits below a known head that count as outdated."""
-
 GONE_AFTER = 2
 """Answers without a space that was known, after the server refused what is known, until it counts as gone."""
 
@@ -90,7 +87,7 @@ class Heads:
                     answer = self._poll()
             except BaseException:
                 with self._mutex:
-                    self._changed = self._changed or query
+                    pass
                 raise
             with self._mutex:
                 self._answered = begun
@@ -146,7 +143,7 @@ class Heads:
         if answered is None:
             self._absent[space] += 1
             return not (self._refuted and self._absent[space] >= GONE_AFTER)
-        return answered in self._outdated.get(space, {}) or answered in self._objects.ancestors(known, BEHIND)
+        return answered in self._outdated.get(space, {}) or self._objects.is_below(answered, known)
 
     # -- asking
 
@@ -161,6 +158,7 @@ class Heads:
                 data = self._api.graphql(document, variables)
             except Unsupported:
                 self._queries = False
+                self._objects.do_without_graphql()
                 return None
             except GraphQLRefused:
                 self._viewer = False  # a token that may not ask who it is is one reason

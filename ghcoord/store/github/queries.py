@@ -29,8 +29,8 @@ fragment Top on Commit {{
   record: file(path: "{ROOT_RECORD}") {{ object {{ ...Text }} }}
 }}"""
 
-Shape = Literal["commit", "tree", "deep", "any"]
-"""A commit with its root tree and root record; a tree; a tree with those right below it; a tree or a blob."""
+Shape = Literal["commit", "tree", "any"]
+"""A commit with its root tree and root record; a tree; a tree or a blob."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,7 @@ query Heads($owner: String!, $name: String!, $prefix: String!, $after: String, $
     return document, variables
 
 
-_SHAPES = {
-    "tree": "...Listed",
-    "deep": "... on Tree { oid entries { name oid mode size object { __typename ...Listed } } }",
-    "any": "...Listed ...Text",
-}
+_SHAPES = {"tree": "...Listed", "any": "...Listed ...Text"}
 
 
 def objects(repo: Repo, wants: Sequence[Want]) -> tuple[str, dict[str, Any]]:

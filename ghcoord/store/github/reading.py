@@ -85,7 +85,6 @@ class Found:
         for entry in entries:
             if isinstance(entry.get("size"), int) and str(entry.get("mode")).startswith("33"):
                 self.sizes[entry["oid"]] = entry["size"]
-            self.take(entry.get("object"))
 
     def _take_blob(self, node: Mapping[str, Any]) -> None:
         oid, text = str(node.get("oid")), node.get("text")
@@ -259,33 +258,25 @@ class Reader:
             return None, True
         return tree_of(oid, raw), True
 
-    def listing(self, oid: Oid) -> tuple[dict[Oid, Tree], dict[Oid, int], bool]:
-        """The trees at and below the tree ``oid`` over REST, as far as one answer tells, sizes of the blobs in them,
-        and whether it told all."""
+    def listing(self, oid: Oid) -> tuple[dict[Oid, Tree], bool]:
+        """The trees at and below the tree ``oid`` over REST, and whether one answer had them all."""
         body = self._rest(f"git/trees/{oid}?recursive=1")
         entries = _at(body, "tree")
         if not isinstance(entries, list):
-            return {}, {}, False
+            return {}, False
         below: dict[str, list[tuple[Any, Any, Any]]] = {"": []}
         ids: dict[str, Oid] = {"": oid}
-        sizes: dict[Oid, int] = {}
         for one in entries:
-            path, made, mode = _at(one, "path"), _at(one, "sha"), str(_at(one, "mode"))
+            path, made, mode = _at(one, "path"), _at(one, "sha"), _at(one, "mode")
             if not isinstance(path, str) or not isinstance(made, str):
                 continue
             folder, _, name = path.rpartition("/")
             below.setdefault(folder, []).append((name, made, mode))
             if mode == "040000":
                 ids[path] = made
-                below.setdefault(path, [])
-            elif isinstance(_at(one, "size"), int):
-                sizes[made] = one["size"]
-        found = {}
-        for path, inside in below.items():
-            tree = tree_of(ids[path], inside) if path in ids else None
-            if tree is not None:
-                found[ids[path]] = tree
-        return found, sizes, not _at(body, "truncated")
+        made_of = {ids[path]: tree_of(ids[path], inside) for path, inside in below.items() if path in ids}
+        found = {one: tree for one, tree in made_of.items() if tree is not None}
+        return found, not _at(body, "truncated")
 
     def blob(self, oid: Oid) -> bytes | None:
         """The blob ``oid``; ``None`` where there is none. Raises ``Corrupt`` when what comes is something else."""

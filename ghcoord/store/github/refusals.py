@@ -36,7 +36,8 @@ def say(body: Any) -> str:
     errors = body.get("errors")
     for error in errors[:3] if isinstance(errors, list) else []:
         parts.append(str(error.get("message") or "") if isinstance(error, Mapping) else str(error))
-    return " ".join("; ".join(part for part in parts if part).split())[:300]
+    text = "; ".join(part for part in parts if part)
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:300]
 
 
 def limit_of(answer: Answer) -> str | None:
@@ -94,7 +95,7 @@ def refusal(repo: Repo, answer: Answer, *, write: bool, what: str) -> GhcoordErr
     if status == 407:
         return Denied("the proxy wants a login: put it into HTTPS_PROXY")
     from_github = "x-github-request-id" in headers or "x-github-media-type" in headers
-    if not from_github and status in (401, 403):
+    if status in (401, 403) and not (from_github and text):
         return Denied(
             f"a proxy before {repo.host} refuses {what}: use branches (the default prefix refs/heads/ghcoord/), "
             f"or git itself with --hub https://{repo.host}/{repo.owner}/{repo.name}"
@@ -113,7 +114,7 @@ def refusal(repo: Repo, answer: Answer, *, write: bool, what: str) -> GhcoordErr
             f"a branch protection or ruleset of {repo.url} refuses the write ({text}): "
             "except the hub's branches from it, or set another prefix"
         )
-    if status == 410 or status == 451:
+    if status in (410, 451) or "access blocked" in lower or "has been disabled" in lower:
         return Denied(f"{repo.host} has shut {repo.url} ({text or status}): name another repository")
     if (write or status == 403) and (scope := _missing_scope(headers)) is not None:
         return Denied(f"the token lacks the scope {scope} for {repo.url}: make a token with it and set GH_TOKEN")
@@ -126,6 +127,8 @@ def refusal(repo: Repo, answer: Answer, *, write: bool, what: str) -> GhcoordErr
         )
     if "ip allow list" in lower or "ip address" in lower:
         return Denied(f"{repo.owner} allows requests from certain addresses only ({text}): ask its owners")
+    if not any(word in lower for word in ("not accessible", "must have", "permission", "access")):
+        return Denied(f"{repo.host} refuses {what} ({text}): use another token, or ask the owners of {repo.url}")
     return Denied(f"the token lacks the permission {_permission(headers, write)} on {repo.url}: {_grant(lower)}")
 
 

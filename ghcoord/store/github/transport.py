@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from ghcoord.store.budget.base import Budget, Kind
 from ghcoord.store.github.accounts import Accounts
 from ghcoord.store.github.answers import Asked, judge, judge_graphql, no_answer
 from ghcoord.store.github.api import Answer, Repo
-from ghcoord.store.github.credentials import Credentials
+from ghcoord.store.github.credentials import Credentials, fingerprint
 from ghcoord.store.github.refusals import server_date
 from ghcoord.store.github.servertime import ServerClock
 from ghcoord.store.github.wire import Raw, Wire, carry
@@ -145,14 +146,16 @@ class GithubApi:
             rename(f"{self._repo.host}/{login}")
 
     def _answer(self, asked: Asked, path: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
-        """One request, and a second one where the first was not accepted for a token that was replaced meanwhile."""
+        """One request, and a second one where the first was not accepted and there is another token."""
+        used = fingerprint(self._credentials.token())
         answer = self._once(asked, path, body, headers)
-        if answer.status == 401 and self._credentials.refresh():
-            answer = self._once(asked, path, body, headers)
-        return answer
+        if answer.status != 401:
+            return answer
+        if used == fingerprint(self._credentials.token()) and not self._credentials.refresh():
+            return answer
+        return self._once(asked, path, body, headers)
 
     def _once(self, asked: Asked, path: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
-        self._credentials.token()
         self._budget.admit(asked.kind)
         before = self._runtime.monotonic()
         raw = carry(lambda: self._wire.send(asked.verb, path, body, headers), asked, self._runtime)
@@ -198,7 +201,7 @@ class GithubApi:
             path = "/".join(target.removeprefix(base).split("/")[:3])
             body = self._answer(Asked(self._repo, "GET", path, "read"), base + path, None, None).body
             name = body.get("full_name") if isinstance(body, Mapping) else None
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
             raise Denied(f"{self._repo.host} sends requests elsewhere: set GHCOORD_GITHUB_API to where its API is")
         here = "github:" if self._repo.host == "github.com" else f"github://{self._repo.host}/"
         raise Denied(f"{self._repo.url} was renamed to {name}: use --hub {here}{name}")

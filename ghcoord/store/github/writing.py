@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ghcoord.errors import Conflict, Corrupt, OutcomeUnknown
 from ghcoord.store.base import FILE_MODE, ChangeSet, CommitInfo, Entry, Oid, Operation
-from ghcoord.store.message import format_message, read_stamp
+from ghcoord.store.message import Stamp, format_message, read_stamp
 from ghcoord.store.objects import TreeEditor
 
 if TYPE_CHECKING:
@@ -176,34 +176,50 @@ def settle(
 
 
 def _trace(objects: Objects, head: Oid, one: Draft, own: Oid | None) -> Oid | bool | None:
-    """The commit of ``one`` at or below ``head``; ``False`` when it is not there, ``None`` when nobody knows."""
-    met = False
+    """The commit of ``one`` at or below ``head``; ``False`` when it is not there, ``None`` when nobody knows.
+
+    It is ruled out by a history that goes back to what it was made on without
+    it, or, where that history was collected meanwhile, by one that is newer and
+    has none of its operations.
+    """
+    below = read_stamp(objects.commit_info(one.parent).message) if one.parent is not None else None
+    floor = below.revision if below is not None else 0
+    met = one.parent is None
+    newer = doubtful = False
     try:
-        for info in _commits(objects, head, one.parent):
+        for info, stamp in _commits(objects, head, one.parent, floor):
             if info is None:
                 return None
             if info.oid == own or (own is None and one.is_mine(info)):
                 return info.oid
             met = met or info.oid == one.parent
+            newer = newer or (stamp is not None and stamp.revision > floor)
+            doubtful = doubtful or (stamp is not None and not stamp.ops.isdisjoint(one.op.ids))
     except Corrupt:
         return None
-    return False if met or one.parent is None else None
+    return False if met or (newer and not doubtful and floor) else None
 
 
-def _commits(objects: Objects, head: Oid, until: Oid | None) -> Iterator[CommitInfo | None]:
-    """Commits from ``head`` down to ``until``, nearest first, then ``None`` when there are more than are looked at."""
+def _commits(
+    objects: Objects, head: Oid, until: Oid | None, floor: int
+) -> Iterator[tuple[CommitInfo | None, Stamp | None]]:
+    """Commits from ``head``, nearest first, down to ``until`` and to revisions below ``floor``.
+
+    The last is ``None`` when there are more than are looked at.
+    """
     seen = {head}
     todo = deque([head])
     for _ in range(LOOK_BACK):
         if not todo:
             return
         info = objects.commit_info(todo.popleft())
-        yield info
-        if info.oid != until:
+        stamp = read_stamp(info.message)
+        yield info, stamp
+        if info.oid != until and (stamp is None or stamp.revision >= floor):
             todo.extend(parent for parent in info.parents if parent not in seen)
             seen.update(info.parents)
     if todo:
-        yield None
+        yield None, None
 
 
 def keep(objects: Objects, one: Draft, info: CommitInfo) -> None:

@@ -117,7 +117,7 @@ PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = tuple(
                   "trust it"),
         ),
         (
-            r"mismatched algorithms|object format .*(?:not supported|mismatch)",
+            r"mismatched algorithms|repository's hash algorithm|object format .*(?:not supported|mismatch)",
             _says(Unsupported, "{url} uses SHA-256: a hub needs an ordinary repository"),
         ),
         (
@@ -211,6 +211,7 @@ class Fate(Enum):
     WON = "the server moved every ref"
     NOT_DONE = "certainly not done"
     UNKNOWN = "sent, and no clear answer"
+    ENDED = "sent, and git was ended before there was an answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +226,15 @@ class Pushed:
 _LINE = re.compile(r"^([ +\-*=!])\t([0-9a-f]*):(\S+)\t(.*)$", re.MULTILINE)
 _ATOMIC = re.compile(r"does not support --atomic")
 _UNSENT = re.compile(
-    r"^fatal: (?:unable to access|authentication failed|repository .* not found|could not read (?:username|password)"
+    r"^error: cannot access URL|^fatal: (?:unable to access|authentication failed|repository .* not found"
+    r"|could not read (?:username|password)"
     r"|could not read from|protocol error: bad|transport '|'.*' does not appear|remote error"
-    r"|unable to find remote helper|the receiving end does not support|mismatched algorithms)",
+    r"|unable to find remote helper|mismatched algorithms)",
     re.IGNORECASE | re.MULTILINE,
 )
 """Words with which git gives up before it has sent anything."""
 
+_UNABLE = re.compile(r"^fatal: the receiving end does not support", re.MULTILINE)
 _LOST = re.compile(r"unexpected disconnect|hung up unexpectedly|RPC failed|early EOF|remote failure|failed to report")
 _BY_SERVER = re.compile(r"^error: RPC failed; HTTP (?:40[1345]|41[1345]|42[29])", re.MULTILINE)
 """Statuses with which a request was refused, not lost on its way."""
@@ -240,7 +243,7 @@ _BY_SERVER = re.compile(r"^error: RPC failed; HTTP (?:40[1345]|41[1345]|42[29])"
 def read_push(done: Done, made: dict[str, Oid], remote: Remote) -> Pushed:
     """What became of the push of ``made`` (new ids by ref)."""
     if done.code is None or done.code < 0:
-        return Pushed(Fate.UNKNOWN, "git was ended before the server answered")
+        return Pushed(Fate.ENDED, "git was ended before the server answered")
     lines = {ref: (flag, new, said) for flag, new, ref, said in _LINE.findall(done.out)}
     if done.code == 0 and set(lines) == set(made) and all(line[0] in " +*" for line in lines.values()):
         return Pushed(Fate.WON, "")
@@ -251,7 +254,7 @@ def read_push(done: Done, made: dict[str, Oid], remote: Remote) -> Pushed:
     error = explain(words, remote)
     if rejected and all(said.startswith(("[rejected]", "[remote rejected]")) for said in rejected):
         return Pushed(Fate.NOT_DONE, reason, error)
-    if _BY_SERVER.search(done.err):
+    if _BY_SERVER.search(done.err) or _UNABLE.search(done.err):
         return Pushed(Fate.NOT_DONE, reason, error)
     if not lines and _UNSENT.search(done.err) and not _LOST.search(done.err):
         return Pushed(Fate.NOT_DONE, reason, error)

@@ -214,15 +214,17 @@ class RemoteStore:
     def _settle(self, moves: Mapping[str, tuple[Oid | None, Oid]], pushed: Pushed) -> None:
         """Find out what became of a push that was not clearly won; returns when it was."""
         done_nothing = pushed.fate is Fate.NOT_DONE
+        if pushed.fate is Fate.ENDED:
+            raise OutcomeUnknown(f"no answer to a push: {pushed.reason}")
         if isinstance(pushed.error, Damaged):
             self._mirror.remake()
+        if done_nothing and not self._session.atomic and len(moves) > 1:
+            raise self._one_at_a_time()
         if done_nothing and pushed.error is not None:
-            if not self._session.atomic and len(moves) > 1:
-                raise self._one_at_a_time()
             raise self._final(pushed)
         try:
             heads = self.heads()
-        except (StoreError, GhcoordError) as error:
+        except GhcoordError as error:
             if done_nothing:
                 raise
             raise OutcomeUnknown(f"no clear answer to a push ({pushed.reason}), and then: {error}") from error

@@ -42,6 +42,8 @@ def answer(status: int, message: str = "", headers: dict[str, str] | None = None
 
 
 WRITES_AND_READS: list[tuple[Kind, int, str, dict[str, str], type[GhcoordError], str]] = [
+    ("read", 403, "Sorry. Your account was suspended", {}, Denied, "(Sorry. Your account was suspended): use another"),
+    ("read", 403, "Repository access blocked", {}, Denied, "name another repository"),
     ("read", 401, "Bad credentials", {}, Denied, "does not accept the token: make a new one and set GH_TOKEN"),
     ("read", 404, "Not Found", {}, NotFound, "is not there or the token may not see it: check the name"),
     ("write", 404, "Not Found", {}, NotFound, "may not write to it: check"),
@@ -233,7 +235,7 @@ def graphql(
         (
             {"type": "INSUFFICIENT_SCOPES", "message": "Your token has not been granted the required scopes"},
             Denied,
-            "contents",
+            "required scopes): use another token",
         ),
         ({"type": "FORBIDDEN", "message": "Repository was archived so is read-only."}, Denied, "archived"),
         ({"type": "UNPROCESSABLE", "message": "Repository rule violations found"}, Denied, "ruleset"),
@@ -269,6 +271,26 @@ def test_what_the_caller_judges_keeps_types_and_texts() -> None:
     found = graphql({"type": "STALE_DATA", "message": "a"}, {"message": "b", "extensions": {"code": "c"}})
     assert isinstance(found, GraphQLRefused)
     assert (("STALE_DATA", "c"), ("a", "b")) == (found.types, found.messages)
+
+
+def test_a_limit_without_errors() -> None:
+    """A 200 that has only the text of a limit is one."""
+    body = {"message": "You have exceeded a secondary rate limit."}
+    found = judge_graphql(asked("write", graphql=True), Answer(200, {"retry-after": "9"}, body), NOW)
+    assert isinstance(found, Throttled)
+    assert 9 == found.until - NOW
+    assert isinstance(
+        judge_graphql(asked("write", graphql=True), Answer(200, {}, {"message": "?"}), NOW), OutcomeUnknown
+    )
+
+
+def test_text_from_outside_is_one_plain_line() -> None:
+    """Escape sequences, line ends and length of what a server says are taken out."""
+    found = judge(asked("write"), answer(403, "no\x1b[31m\n\x07 " + "x" * 5000), NOW)
+    assert isinstance(found, Denied)
+    assert "refuses POST /repos/me/hub/git/refs (no [31m xxx" in found.message
+    assert found.message.isprintable()
+    assert len(found.message) < 600
 
 
 def test_strange_bodies_of_graphql() -> None:

@@ -203,6 +203,19 @@ def test_a_token_that_was_replaced_is_tried_once(github: responses.RequestsMock)
     assert ["Bearer old", "Bearer new"] == [call.request.headers["Authorization"] for call in github.calls]
 
 
+def test_a_token_that_another_thread_replaced_is_used(github: responses.RequestsMock) -> None:
+    """A 401 to the old token is no reason to replace the new one."""
+    credentials = Rotating()
+
+    def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        credentials.tokens = ["new"]
+        credentials.refresh = lambda: False  # type: ignore[method-assign]
+        return (401, FROM_GITHUB, "{}") if "old" in str(request.headers["Authorization"]) else (200, {}, "{}")
+
+    github.add_callback("GET", f"{BASE}/x", answer)
+    assert 200 == api(credentials=credentials).rest("GET", "/x").status
+
+
 def test_a_wrong_token_is_not_tried_again(github: responses.RequestsMock) -> None:
     """Without another token a 401 is final."""
     github.get(f"{BASE}/x", status=401, json={"message": "Bad credentials"}, headers=FROM_GITHUB)

@@ -52,7 +52,7 @@ class FreeBudget:
 
     def await_write(self) -> None: ...
 
-    def share(self, workers: int) -> None: ...
+    def share(self, workers: int, *, here: bool = True) -> None: ...
 
     def pace(self) -> Pace:
         return Pace(0.0, 1.0, 30.0)
@@ -102,6 +102,14 @@ class InProcess:
     def close(self) -> None: ...
 
 
+class Unbudgeted(GithubStore):
+    """For contracts that throttle above the driver, where no budget hears of it."""
+
+    @property
+    def budget(self) -> None:
+        return None
+
+
 @dataclass
 class TwinHub:
     """A hub at a twin: ``me/hub``, empty at first. ``mode`` is one of ``MODES``."""
@@ -142,14 +150,14 @@ class TwinHub:
     def under_test(self) -> HubUnderTest:
         path = Path(self.repository.folder)
         return HubUnderTest(
-            open=self.open,
+            open=lambda: Unbudgeted(self.api(), self.runtime, self.prefix, write=self.write, cache=self.cache),
             delete_space=self.delete_space,
             check=lambda: fsck(path),
             listing=lambda head: listing(path, head),
         )
 
 
-def twin_hub(folder: Path, mode: str = "branch", *, switches: Switches = Switches(), **more: Any) -> TwinHub:
+def twin_hub(folder: Path, mode: str = "branch", *, switches: Switches | None = None, **more: Any) -> TwinHub:
     """A hub at a new twin in ``folder``."""
     runtime = more.get("runtime")
-    return TwinHub(Twin(folder, switches=switches, runtime=runtime), mode, **more)
+    return TwinHub(Twin(folder, switches=switches or Switches(), runtime=runtime), mode, **more)

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,6 +32,8 @@ class GitServer(ThreadingHTTPServer):
         self.root = root
         self.password: str | None = PASSWORD
         self.log: list[tuple[str, str, int]] = []
+        self.ahead = 0.0
+        """Seconds by which its clock is ahead."""
         self.before: list[tuple[str, Fault]] = []
         self.after: list[tuple[str, Fault]] = []
 
@@ -57,6 +60,9 @@ class GitServer(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: GitServer
     protocol_version = "HTTP/1.1"
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(int(time.time() + self.server.ahead))
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing to standard error."""

@@ -28,10 +28,16 @@ def hub(sshd: Sshd, tmp_path: Path) -> HubUnderTest:
     return under_test(path, sshd.url(path), tmp_path / "cache", environment=sshd.environment(shared=True))
 
 
-class TestSsh(StoreContract):
-    """The store's contract."""
+class TestSsh:
+    """What differs from the other protocols of the two contracts: listing, pushing, losing, and bytes as they are."""
 
-    test_increments_are_exact = TransactContract.test_increments_are_exact
+    test_create_needs_absence = StoreContract.test_create_needs_absence
+    test_stale_expectation_changes_nothing = StoreContract.test_stale_expectation_changes_nothing
+    test_several_spaces_whole = StoreContract.test_several_spaces_whole
+    test_handles_see_each_other = StoreContract.test_handles_see_each_other
+    test_same_content_in_the_same_second = StoreContract.test_same_content_in_the_same_second_has_one_winner
+    test_any_bytes = StoreContract.test_any_bytes
+    test_history = StoreContract.test_history
     test_a_lost_reply_is_applied_once = TransactContract.test_a_lost_reply_is_applied_once
 
 

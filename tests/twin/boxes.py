@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ghcoord.twin.auth import EVERYTHING, Level, Token, TokenKind
-from ghcoord.twin.context import RequestContext, Stale
+from ghcoord.twin.context import RequestContext
 from ghcoord.twin.graphql_execute import execute
 from ghcoord.twin.hosting import Hosting
 from ghcoord.twin.objects import NewEntry, Oid, Person
-from ghcoord.twin.repository import RefUpdate, Repository
+from ghcoord.twin.repository import RefUpdate, Repository, View
 from ghcoord.twin.switches import Switches
 
 NOW = 1_700_000_000.0
@@ -64,7 +64,7 @@ class Box:
         self.hub = self.hosting.create("me", "hub")
         self.token = self.hosting.accounts.add(Token("secret", "me", permissions=EVERYTHING))
         self.now = NOW
-        self.stale = Stale()
+        self.view = View()
 
     def as_(self, login: str, kind: TokenKind = "classic", **permissions: Level) -> Token:
         """Another account, with these permissions in the repository; its token."""
@@ -80,7 +80,7 @@ class Box:
             method="POST",
             path="/api/graphql",
             request_id="TW1N:1",
-            stale=self.stale,
+            view=self.view,
             rate={"limit": 5000, "remaining": 4990, "used": 10, "reset": NOW + 600},
         )
         return Answer(*execute(context, {"query": query, "variables": variables}), context)
