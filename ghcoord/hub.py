@@ -278,8 +278,9 @@ class Hub:
         """Let history older than ``retention`` seconds go, and everything that only it needed. Safe beside writers.
 
         The default is the hub's setting ``retention.history``; the last minute
-        always stays.  Heads, revisions and tokens are untouched.  ``tell``
-        hears how far it is.  Raises ``Unsupported`` where the hub shares its
+        always stays, on a server the last hour.  Heads, revisions and tokens
+        are untouched; on a server history is written again, and heads move.
+        ``tell`` hears how far it is.  Raises ``Unsupported`` where the hub shares its
         repository, ``Unavailable`` while another gc runs.
         """
         return care.gc(self._context, retention, dry_run, tell)

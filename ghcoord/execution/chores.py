@@ -15,8 +15,8 @@ CARE_EVERY = 60.0
 TEND_EVERY = 1.0
 """Seconds between looks at the others on a hub that is asked for free; less for a short lease."""
 
-CARE_POLLS = 5.0
-"""Polls between removals on a hub that is not."""
+FRUGAL_CARE_EVERY = 600.0
+"""Seconds between removals on a hub that is not, at least."""
 
 
 class Chores:
@@ -39,6 +39,9 @@ class Chores:
         """Do what is due; whether anything was recovered. ``heads`` are those that were read just now."""
         now = self._hub.runtime.monotonic()
         frugal = self._rhythm.pace is not None
+        if frugal and not self._next_tend:
+            self._next_tend = now + self._rhythm.chore_every(0.0)
+            self._next_care = now + self._rhythm.chore_every(FRUGAL_CARE_EVERY)
         if now < self._next_tend or (frugal and heads is None):
             return False
         self._next_tend = now + (self._rhythm.chore_every(0.0) if frugal else min(TEND_EVERY, self._rhythm.ttl / 6))
@@ -49,11 +52,9 @@ class Chores:
         if frugal and not recovered:
             self._rhythm.count(self._worker_id, self._hub.workers.present(heads).values())
         if now >= self._next_care:
-            self._next_care = now + (
-                self._rhythm.chore_every(max(CARE_EVERY, CARE_POLLS * self._rhythm.poll)) if frugal else CARE_EVERY
-            )
+            self._next_care = now + (self._rhythm.chore_every(FRUGAL_CARE_EVERY) if frugal else CARE_EVERY)
             self._hub.locks.tend()
             end_orphans()
-            self._hub.workers.sweep()
+            self._hub.workers.sweep(heads)
             self._hub.tasks.retain()
         return bool(recovered)

@@ -50,10 +50,12 @@ class Joining:
             while (ready := self._hub.write_ready_in()) > 0:
                 if not self._wait(ready + uniform(0, min(spread, 2 * ready))):
                     return False
-            newcomers = self._look()
-            if newcomers and self._step < PATIENT:
-                self._go_back()
-                continue
+            if self._step < PATIENT:
+                if self._look():
+                    self._go_back()
+                    continue
+            else:
+                self._head = self._hub.heads().get(FLEET)
             before = self._head
             try:
                 register()
@@ -69,7 +71,7 @@ class Joining:
     def _go_back(self) -> None:
         self._step = min(self._step + 1, len(SPREADS) - 1)
         if self._step >= PATIENT:
-            self._rhythm.met_crowd()
+            self._rhythm.meet_crowd()
 
     def _look(self) -> bool:
         """Look at the fleet; whether it has new workers since the last time."""

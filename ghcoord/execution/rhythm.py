@@ -29,6 +29,12 @@ MORE = 5
 CROWD_FOR = 180.0
 """Seconds for which it does: until all have registered."""
 
+COUNT_EVERY = 60.0
+"""Seconds between two counts of the others at least: reading their records costs requests."""
+
+AHEAD = 1.1
+"""Part of the time until its next commit for which a worker leases tasks."""
+
 RANK_MOST = 3
 """The chores' interval doubles with each worker that goes before, so many times at most."""
 
@@ -61,6 +67,7 @@ class Rhythm:
         self.rank = 0
         """How many live workers go before this one in doing the fleet's chores."""
         self._counted = 0
+        self._counted_at = 0.0
         self._crowd_until = 0.0
         self._credit = BURST
         self._credit_at = self._runtime.monotonic()
@@ -139,7 +146,7 @@ class Rhythm:
 
     def write_at(self) -> float:
         """When results that have gathered are committed while others still run, by the monotonic clock."""
-        return self._written_at + (self.pace.write_every if self.pace is not None else 0.0)
+        return self._written_at + (max(self.pace.write_every, self._least_poll) if self.pace is not None else 0.0)
 
     def credit_at(self, wanted: float) -> float:
         """When there will be that much credit, by the monotonic clock."""
@@ -147,8 +154,12 @@ class Rhythm:
         return self._credit_at + max(0.0, wanted - self._credit) * every
 
     def ahead(self) -> float:
-        """Seconds of work to lease: until the next commit that the worker can afford, and a little more."""
-        return self.pace.write_every * 1.1 if self.pace is not None else 0.0
+        """Seconds of work to lease: until the next commit that the worker can afford, and a little more.
+
+        It may commit sooner than that now, but not for long.
+        """
+        pace = self.pace
+        return 0.0 if pace is None else AHEAD * max(pace.write_every, pace.lease_ttl * RENEW_AT)
 
     def lost(self) -> float:
         """Somebody else was faster: the seconds until the next try, the more the more workers there are."""
@@ -163,9 +174,15 @@ class Rhythm:
 
     # -- the others
 
-    def met_crowd(self) -> None:
+    def meet_crowd(self) -> None:
         """Others start at the same moment: more than can be counted yet."""
         self._crowd_until = self._runtime.monotonic() + CROWD_FOR
+        self._expect(max(self.workers, CROWD))
+
+    @property
+    def knows_others(self) -> bool:
+        """Whether they were counted lately: within a part of the lease whose ttl goes by how many they are."""
+        return self._counted > 0 and self._runtime.monotonic() - self._counted_at < max(COUNT_EVERY, self.ttl / 6)
 
     @property
     def crowded(self) -> bool:
@@ -187,7 +204,11 @@ class Rhythm:
         expected = max(present, CROWD if self.crowded else 1)
         if growing:
             expected = max(expected, min(present * 2, max(CROWD, present + MORE)))
-        if expected != self.workers:
-            self.workers = expected
-            self._hub.share(expected)
+        self._counted_at = self._runtime.monotonic()
+        self._expect(expected)
+
+    def _expect(self, workers: int) -> None:
+        if workers != self.workers:
+            self.workers = workers
+            self._hub.share(workers)
             self.pace = self._hub.pace()

@@ -143,7 +143,7 @@ class Ticking(ABC):
         want = self._wanted()
         if not (step.commit or step.due or head != self._seen_head or (want > 0 and self._asked == 0)):
             return
-        if step.commit or step.due:
+        if (step.commit or step.due) and not rhythm.knows_others:
             rhythm.count(self.worker_id, hub.workers.present(heads).values())
         finished, returned = slots.outcomes()
         request = replace(

@@ -203,7 +203,7 @@ class SimStore(FaultyStore):
         self._process = process
         self._crash = crash
 
-    def _point(self, what: str) -> None:
+    def point(self, what: str) -> None:
         """Where others may come between, and where the process may die."""
         if self._crash is not None and self._chance(self._simulation.rates.crash):
             crash, self._crash = self._crash, None
@@ -246,15 +246,15 @@ class SimStore(FaultyStore):
         self._scheduler.later(self._simulation.random.uniform(0, MOST_DELAY), arrive)
 
     def heads(self) -> dict[str, Oid]:
-        self._point("asks for the heads")
+        self.point("asks for the heads")
         try:
             found = super().heads()
             if not self.capabilities.atomic_heads and len(found) > 1 and self._chance(0.5):
-                self._point("is told some of the heads")
+                self.point("is told some of the heads")
                 later = super().heads()
                 found = {space: (later if self._chance(0.5) else found).get(space, found[space]) for space in found}
         finally:
-            self._point("is told the heads")
+            self.point("is told the heads")
         return found
 
     def commit(
@@ -263,7 +263,7 @@ class SimStore(FaultyStore):
         changes: Mapping[str, ChangeSet],
         op: Operation,
     ) -> dict[str, Oid]:
-        self._point(f"commits to {', '.join(sorted(changes))}")
+        self.point(f"commits to {', '.join(sorted(changes))}")
         answer = "failure"
         try:
             made = super().commit(expected, changes, op)
@@ -272,7 +272,7 @@ class SimStore(FaultyStore):
             answer = type(error).__name__
             raise
         finally:
-            self._point(f"is told: {answer}")
+            self.point(f"is told: {answer}")
         return made
 
     def close(self) -> None:

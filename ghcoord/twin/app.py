@@ -19,6 +19,7 @@ from ghcoord.twin.hosting import Hosting
 from ghcoord.twin.limits import Demand, Limiter, Over
 from ghcoord.twin.log import Exchange, Kind, Log, Recorded
 from ghcoord.twin.messages import ConnectionLost, Incoming
+from ghcoord.twin.refusals import check_mutation
 from ghcoord.twin.refuse_limits import limit_reply
 from ghcoord.twin.rest import Call, ProxyRefused, Refused, Reply, Route, find_route, with_etag
 from ghcoord.twin.smart_http import GIT_PATH, GitCall, basic_token, serve_git
@@ -315,6 +316,8 @@ class Work:
         switches = self.dispatcher.hosting.switches
         if switches.proxy_refuses_graphql:
             raise ProxyRefused("GraphQL")
+        if self.kind == "write":
+            check_mutation(switches, self.incoming.body)
         if not switches.graphql or self.incoming.method != "POST":
             raise Refused(404, "Not Found")
         if self.token is None:

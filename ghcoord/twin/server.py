@@ -192,7 +192,7 @@ class Twin:
     def start(self, port: int = 0) -> None:
         """Listen on loopback, on a free port by default."""
         self._listener = Listener(self.app, port)
-        self._thread = SystemRuntime().spawn(self._listener.server.serve_forever, "ghcoord-twin")
+        self._thread = SystemRuntime().spawn(self._listener.serve, "ghcoord-twin")
 
     def stop(self) -> None:
         """Stop listening, and remove what was temporary."""

@@ -15,6 +15,9 @@ from ghcoord.twin.messages import ConnectionLost, Incoming
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 BACKLOG = 128
+LOOK_EVERY = 0.02
+"""Seconds between two looks at whether to stop."""
+
 MAX_BODY = 256 * 1024 * 1024
 """Bytes that the twin takes in one request."""
 
@@ -42,6 +45,10 @@ class Listener:
     def port(self) -> int:
         """Where it listens."""
         return self.server.port
+
+    def serve(self) -> None:
+        """Take connections until :meth:`stop`."""
+        self.server.serve_forever(poll_interval=LOOK_EVERY)
 
     def stop(self) -> None:
         """Stop listening and close what is open."""

@@ -75,6 +75,7 @@ class Switches:
     - ``proxy_refuses_custom_refs``: pushes and REST writes of refs outside refs/heads, and deletions of branches.
     - ``proxy_refuses_ref_writes``: every REST write of a ref.
     - ``proxy_refuses_pushes``: every push. ``proxy_refuses_graphql``: GraphQL altogether.
+    - ``proxy_reads_graphql``: what it refuses of refs it refuses in mutations too [U].
     """
 
     etags_differ_by_token: bool = True
@@ -127,6 +128,7 @@ class Switches:
     proxy_refuses_ref_writes: bool = False
     proxy_refuses_pushes: bool = False
     proxy_refuses_graphql: bool = False
+    proxy_reads_graphql: bool = False
 
 
 FLIPS: dict[str, Any] = {

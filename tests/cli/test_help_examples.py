@@ -16,6 +16,7 @@ from tests.processes import needs_program
 
 NOT_RUN = (
     "ghcoord demo",  # takes long, and has its own tests
+    "ghcoord init github:",  # needs a token: the page about GitHub runs it
     "ghcoord status --watch",  # goes on
     "ghcoord worker start",  # goes on, or for seconds
     "ghcoord worker reap --stale-after",  # goes on

@@ -312,5 +312,8 @@ def test_git_does_not_get_the_token_as_an_argument(
     assert 0 == done.code, done.err
     outputs = [done.out + done.err, (tmp_path / "arguments").read_text()]
     outputs.append(written(tmp_path / "state", tmp_path / "cache"))
+    run = cli("--hub", where, "doctor", "--json")
+    assert (0, "ok", "ok") == (run.code, levels(run)["network"], levels(run)["clock"])
+    outputs.append(run.out + run.err)
     assert "push" in outputs[1]
     assert not any(TOKEN in text for text in outputs)

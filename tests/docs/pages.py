@@ -15,7 +15,7 @@ GENERATED = ("docs/cli.md", "docs/python.md")
 SHELL = frozenset({"console", "sh"})
 """Languages of blocks that are run: ``console`` shows what is printed, ``sh`` is only commands."""
 
-NOT_RUN = ("installs", "runs the tests", "needs systemd")
+NOT_RUN = ("installs", "runs the tests", "needs systemd", "a token of your own", "waits")
 """The only reasons for which a block may be left out."""
 
 _FENCE = re.compile(r"( *)(`{3,})([a-z]*)[^`]*")

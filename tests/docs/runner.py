@@ -82,14 +82,14 @@ def script(todo: list[Step]) -> str:
     return "\n".join([*parts, f"echo; echo {_MARK}end", ""])
 
 
-def run(todo: list[Step], folder: Path, timeout: float = 60.0) -> list[str]:
-    """Run the steps in ``folder``; what is wrong with the page, one text a mistake."""
+def run(todo: list[Step], folder: Path, timeout: float = 60.0, **variables: str) -> list[str]:
+    """Run the steps in ``folder`` with more ``variables``; what is wrong with the page, one text a mistake."""
     if not todo:
         return []
     process = subprocess.Popen(
         ["bash", "-c", script(todo)],
         cwd=folder,
-        env=environment(folder),
+        env={**environment(folder), **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -164,6 +164,7 @@ def environment(folder: Path) -> Mapping[str, str]:
         "PYTHONPATH": str(ROOT),
         "HOME": str(folder),
         "XDG_STATE_HOME": str(folder / ".state"),
+        "XDG_CACHE_HOME": str(folder / ".cache"),
         "COLUMNS": "100",
         "NO_COLOR": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",

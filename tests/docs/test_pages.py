@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ghcoord.config import parse_settings
+from ghcoord.twin.server import Twin
 from tests.docs.pages import NOT_RUN, ROOT, Block, blocks, name_of, pages, prose, written
 from tests.docs.runner import Step, matches, run, steps
 from tests.processes import needs_program
@@ -26,7 +27,12 @@ _KNOWN = {"console", "sh", "python", "json", "toml", "ini", "yaml", "text", "mer
 def work(page: Path, folder: Path) -> list[str]:
     """Run a page in ``folder``; its mistakes."""
     (folder / "examples").symlink_to(ROOT / "examples")
-    return run(list(steps(blocks(page.read_text()))), folder)
+    todo = list(steps(blocks(page.read_text())))
+    if not any("github:" in step.code for step in todo):
+        return run(todo, folder)
+    with Twin(folder / ".twin") as twin:
+        token = twin.user("me")
+        return run(todo, folder, 120, GH_TOKEN=token, GHCOORD_GITHUB_API=f"{twin.url}/api/v3")
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +48,12 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pool.shutdown(cancel_futures=True)
 
 
-_LONG = {
+_LONG = {"README.md"} | {
     f"docs/how-to/{name}.md"
     for name in (
         "audit",
         "balance-load",
+        "github",
         "leader-election",
         "locks-for-deploys",
         "look-after-a-hub",

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
@@ -92,12 +92,13 @@ def check_exchanges(exchanges: Iterable[Recorded]) -> list[str]:
 
 def check_documents(documents: Iterable[str]) -> list[str]:
     """What in GraphQL documents does not suit GitHub's schema."""
-    schema = official_graphql()
-    return [
-        f"{error.message} in: {' '.join(document.split())[:200]}"
-        for document in documents
-        for error in validate(schema, parse(document))
-    ]
+    return [each for document in documents for each in _document_violations(document)]
+
+
+@lru_cache(maxsize=1024)
+def _document_violations(document: str) -> tuple[str, ...]:
+    errors = validate(official_graphql(), parse(document))
+    return tuple(f"{error.message} in: {' '.join(document.split())[:200]}" for error in errors)
 
 
 def check_excerpt(part: GraphQLSchema, whole: GraphQLSchema) -> list[str]:

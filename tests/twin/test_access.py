@@ -101,6 +101,24 @@ def test_a_proxy_or_an_old_server_has_no_graphql(me: Asking, twin: Twin) -> None
     assert 404 == me.graphql("{viewer{login}}").status
 
 
+UPDATE = 'mutation($u:[RefUpdate!]!){updateRefs(input:{repositoryId:"R_twin1",refUpdates:$u}){clientMutationId}}'
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_proxy_may_look_into_mutations(me: Asking, twin: Twin, reads: bool) -> None:
+    """One that does refuses custom refs in updateRefs, and lets branches pass; another lets all pass."""
+    head = me.head()
+    twin.switches = Switches(proxy_refuses_custom_refs=True, proxy_reads_graphql=reads)
+    statuses = {}
+    for ref in ("refs/heads/x", "refs/ghcoord/x"):
+        made = me.graphql(UPDATE, u=[{"name": ref, "beforeOid": "0" * 40, "afterOid": head}])
+        statuses[ref] = made.status
+        assert (ref in twin.hosting.repositories["me/hub"].refs()) == (200 == made.status)
+    assert {"refs/heads/x": 200, "refs/ghcoord/x": 403 if reads else 200} == statuses
+    twin.switches = Switches(proxy_refuses_ref_writes=True, proxy_reads_graphql=reads)
+    assert (403 if reads else 200) == me.graphql(UPDATE, u=[{"name": "refs/heads/y", "afterOid": head}]).status
+
+
 def test_repositories_are_made_for_users_and_organizations(me: Asking, twin: Twin) -> None:
     """A new one is empty unless told, a taken name is refused, an organization asks for its admins."""
     twin.organization("team", "me")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,10 @@ from ghcoord.store.budget.limits import Limits
 from ghcoord.store.open import Surroundings, open_store
 from ghcoord.testing.scarce import ScarceServer, ScarceStore
 from ghcoord.testing.simulation import FaultRates, SimRuntime, Simulation
+from ghcoord.twin.inprocess import in_process
+from ghcoord.twin.limits import TwinLimits
+from ghcoord.twin.messages import Incoming
+from ghcoord.twin.rest import Reply
 from ghcoord.twin.server import Twin
 
 NOWHERE = Path("/nonexistent")
@@ -40,14 +45,14 @@ class Crowd:
         *,
         seed: int = 1,
         shared: bool = False,
-        twin: Twin | None = None,
+        twin: bool = False,
     ) -> None:
         # The sandbox is real and would be probed for by each of them.
         monkeypatch.setattr("ghcoord.execution.worker.open_sandbox", lambda *, unsafe, runtime: None)
         self.simulation = Simulation(seed, FaultRates.none())
         self.server = ScarceServer(self.simulation.server_time)
         self.folder = folder
-        self.twin = twin
+        self.twin = self._make_twin() if twin else None
         self.state = folder / "machine" if shared else None
         self.daemons: dict[str, WorkerDaemon] = {}
         self.log: list[tuple[float, str, str]] = []
@@ -55,14 +60,42 @@ class Crowd:
         self._boot = self.simulation.random.uniform(0, 1000)
         if shared:
             (folder / "machine").mkdir()
-        if twin is not None:
-            self._slow_down(twin)
-        self._alone(self._begin)
+        if not twin:
+            self._alone(self._begin)
+
+    def _make_twin(self) -> Twin:
+        """With the published limits, reached in this process by :func:`ghcoord.twin.inprocess.in_process`."""
+        made = Twin(limits=TwinLimits.published(), runtime=SimRuntime(self.simulation, "twin"))
+        made.user("me", TOKEN)
+        made.repository("me", "hub", empty=False, private=True)
+        handle, scheduler, random = made.handle, self.simulation.scheduler, self.simulation.random
+
+        def slow(incoming: Incoming) -> Reply:
+            scheduler.wait("a request travels", None, random.uniform(*self.server.latency))
+            answer = handle(incoming)
+            scheduler.wait("an answer travels", None, random.uniform(*self.server.latency))
+            return answer
+
+        made.handle = slow  # type: ignore[method-assign]
+        return made
 
     @property
     def now(self) -> float:
         """Virtual seconds since the beginning."""
         return self.simulation.scheduler.time
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """The twin, if there is one, answers."""
+        if self.twin is None:
+            yield
+            return
+        try:
+            with in_process(self.twin):
+                self._alone(self._begin)
+                yield
+        finally:
+            self.twin.stop()
 
     def _alone(self, run: Callable[[SimRuntime], None]) -> None:
         """Have ``run`` done by a process before the others begin."""
@@ -74,18 +107,6 @@ class Crowd:
         """The hub is there before anybody comes."""
         with open_hub(self._store(runtime), runtime, Settings(), actor="me", state=NOWHERE, make=True):
             pass
-
-    def _slow_down(self, twin: Twin) -> None:
-        """Let each request to the twin, and each answer, take its time."""
-        handle, scheduler, random = twin.handle, self.simulation.scheduler, self.simulation.random
-
-        def slow(incoming: Any) -> Any:
-            scheduler.wait("a request travels", None, random.uniform(*self.server.latency))
-            answer = handle(incoming)
-            scheduler.wait("an answer travels", None, random.uniform(*self.server.latency))
-            return answer
-
-        twin.handle = slow  # type: ignore[method-assign]
 
     def _store(self, runtime: SimRuntime) -> Store:
         if self.state is not None:
@@ -101,8 +122,8 @@ class Crowd:
         """The hub as another process."""
         return open_hub(self._store(runtime), runtime, Settings(), actor=actor, state=NOWHERE)
 
-    def worker(self, name: str, **options: Any) -> None:
-        """A daemon in a process of its own; its tool ``nap`` sleeps for ``seconds``."""
+    def worker(self, name: str, *, after: float = 0.0, **options: Any) -> None:
+        """A daemon in a process of its own, begun ``after`` so many seconds; its tool ``nap`` sleeps for ``seconds``."""
 
         def run(runtime: SimRuntime, store: object) -> None:
             hub = self.open(runtime, name)
@@ -120,7 +141,7 @@ class Crowd:
             self.daemons[name] = daemon
             daemon.run()
 
-        self.simulation.process(name, run)
+        self.simulation.scheduler.later(after, lambda: self.simulation.process(name, run))
 
     def user(self, run: Callable[[Hub, SimRuntime], None], name: str = "user") -> None:
         """Somebody who does ``run`` with the hub."""

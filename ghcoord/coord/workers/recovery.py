@@ -197,18 +197,29 @@ class Recovery:
             if self._looked_at != snapshot.head:
                 known = self._known[1] if self._known is not None else {}
                 paths = (worker_path(worker_id) for worker_id in islice(known, NEAR))
-                snapshot.near([*paths, f"{WORKERS}/", f"{LEASED}/", f"{ASSIGNED}/"])
+                snapshot.near([*paths, WORKERS, LEASED, ASSIGNED])
+                _bring_folders(snapshot)
                 self._looked_at = snapshot.head
             folder = snapshot.entry(WORKERS)
             if self._known is None or self._known[0] != folder:
                 self._known = (folder, {worker.id: worker for worker in WORKER_TABLE.scan(snapshot)})
             return self._known[1]
 
-    def sweep(self) -> int:
-        """Remove workers that have been offline for five minutes; returns how many."""
-        if any(not worker.alive for worker in self._scan()):
+    def sweep(self, heads: Mapping[str, str] | None = None) -> int:
+        """Remove workers that have been offline for five minutes; returns how many. ``heads`` as for :meth:`tend`."""
+        if any(not worker.alive for worker in self._records(self._seen(heads)).values()):
             return len(self._remove_gone(STALE_AFTER))
         return 0
+
+
+def _bring_folders(snapshot: Snapshot) -> None:
+    """Have the folders of the workers' records fetched, a level with each request, where that costs any."""
+    if not snapshot.store.capabilities.remote:
+        return
+    level = [WORKERS]
+    for _ in range(2):
+        level = [f"{folder}/{name}" for folder in level for name in snapshot.entries(folder)][:NEAR]
+        snapshot.near(level)
 
 
 def need_worker(tx: Tx, worker_id: str) -> Worker:

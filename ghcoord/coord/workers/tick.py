@@ -97,7 +97,8 @@ class Reply:
     ``lost`` says why the registration is no longer this worker's; ``replaced``
     that a newer one of the same id exists.  ``elsewhere`` counts tasks leased to
     others, ``queued`` those that wait for a worker; ``next_due`` is when there
-    is something to do next, by the hub's clock; ``expects`` tells that tasks which were at work will go on by themselves.
+    is something to do next, by the hub's clock; ``expects`` tells that tasks
+    which were at work will go on by themselves.
     ``revision`` is that of the tick's transaction.
     """
 

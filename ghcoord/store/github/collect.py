@@ -133,7 +133,7 @@ class Rewriting:
             self._look(error, [each for each, _ in tops], ours)
         for each, info in tops:
             keep(self._objects, each, info)
-        self._heads.note(ours)
+        self._heads.note(ours, plan.expected)
 
     def _top(self, plan: Plan, one: SpacePlan, below: Oid) -> tuple[Draft, CommitInfo]:
         """The commit on top: as the old head, with a higher revision."""

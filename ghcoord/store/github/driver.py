@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 
 from ghcoord.clock import Runtime
@@ -61,6 +62,7 @@ class Way(enum.Enum):
     REST = "rest"
 
 
+@cache
 def capabilities(way: Way) -> Capabilities:
     """What the driver can do, writing in that way."""
     return Capabilities(
@@ -172,7 +174,7 @@ class GithubStore:
                 self._do_without(way)  # said before anything was done
                 self._check_offered(expected, changes)
             else:
-                self._heads.note(made)
+                self._heads.note(made, expected)
                 return made
 
     def _check_offered(self, expected: Mapping[str, Oid | None], changes: Mapping[str, ChangeSet]) -> None:

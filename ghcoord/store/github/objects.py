@@ -14,17 +14,24 @@ from ghcoord.store.github.api import Api
 from ghcoord.store.github.diskcache import DiskCache
 from ghcoord.store.github.kept import Kept
 from ghcoord.store.github.queries import Want
-from ghcoord.store.github.reading import MOST, Found, Reader
+from ghcoord.store.github.reading import Found, Reader
+from ghcoord.store.heads import LOOK_BACK_FAR
 from ghcoord.store.objects import Tree
 
-LOOK_BACK = 65
-"""Commits that come along with one: what :data:`ghcoord.store.heads.LOOK_BACK` looks at."""
+LOOK_BACK = LOOK_BACK_FAR + 1
+"""Commits that come along with one, itself included: those that its trailers are compared with."""
 
-MOVED_BACK = 8
-"""Commits that come along with one whose space was known before: those of others since."""
+HISTORY = 64
+"""Commits that come along where somebody walks through the history."""
 
-DEEP = 1024
-"""Commits whose history is known to be near."""
+HEAD_BACK = 8
+"""Commits that come along with a head: those that others made since it was last read."""
+
+MISSED = 1024
+"""Objects that were not there whose first miss is remembered."""
+
+HEADS = 30
+"""Other heads that come along with one."""
 
 HISTORY_BYTES = 512 * 1024
 """Bytes of messages that are fetched at once, if the others are as long as those that are known."""
@@ -49,7 +56,6 @@ class Objects:
         self._at: dict[str, Oid] = {}
         self._moved_at: float | None = None
         self._missed: OrderedDict[Oid, float] = OrderedDict()
-        self._deep: OrderedDict[Oid, None] = OrderedDict()
         self._message_bytes = 1000.0
         self._listable = True
 
@@ -74,7 +80,7 @@ class Objects:
 
     def is_below(self, oid: Oid, head: Oid) -> bool:
         """Whether ``oid`` is among the nearest first parents of ``head``, as far as that is known without asking."""
-        chain = [self._kept.commit(head), *self._kept.ancestors(head, LOOK_BACK)]
+        chain = [self._kept.commit(head), *self._kept.ancestors(head, HISTORY)]
         return any(info is not None and oid in info.parents[:1] for info in chain)
 
     # -- what others say
@@ -157,35 +163,25 @@ class Objects:
         """The commit, its root tree and record, and its history as far as it is looked at."""
         info = self._kept.commit(head)
         if info is None:
-            return {Want("commit", head, back=self._back()): None}
-        back = self._history_missing(info)
+            return dict.fromkeys(self._wants_of_unknown(head))
+        back = HEAD_BACK if None in self._kept.ancestors(head, LOOK_BACK - 1) else 0
         root = self._kept.tree(info.tree)
         record = root.get(ROOT_RECORD) if root is not None else None
         if back or root is None or (record is not None and record.is_file and self._kept.blob(record.oid) is None):
             return {Want("commit", head, back=back): None}
         return {}
 
-    def _back(self) -> int:
-        """How much history comes with a commit of which nothing is known."""
-        return self._fitting(LOOK_BACK if self._moved_at is None else MOVED_BACK)
+    def _wants_of_unknown(self, oid: Oid) -> list[Want]:
+        """The commit ``oid``; if it is a head, with all other heads that are not known either."""
+        heads = self._heads()
+        if oid not in heads:
+            return [Want("commit", oid, back=self._fitting(HISTORY))]
+        unknown = [head for head in heads if head != oid and self._kept.commit(head) is None]
+        return [Want("commit", head, back=HEAD_BACK) for head in dict.fromkeys([oid, *unknown[:HEADS]])]
 
     def _fitting(self, most: int) -> int:
         """At most so many commits, fewer where messages are long."""
-        return max(MOVED_BACK, min(most, int(HISTORY_BYTES / (self._message_bytes + 500))))
-
-    def _history_missing(self, info: CommitInfo) -> int:
-        """How many commits to fetch with ``info`` so that all that are looked at are known; 0 when they are."""
-        with self._lock:
-            if info.oid in self._deep:
-                return 0
-        chain = self._kept.ancestors(info.oid, LOOK_BACK - 1)
-        if chain and chain[-1] is None:
-            return min(LOOK_BACK, len(chain) + self._fitting(LOOK_BACK))
-        with self._lock:
-            self._deep[info.oid] = None
-            while len(self._deep) > DEEP:
-                self._deep.popitem(last=False)
-        return 0
+        return max(HEAD_BACK, min(most, int(HISTORY_BYTES / (self._message_bytes + 500))))
 
     def _wants_of_path(self, head: Oid, path: str) -> Iterable[Want]:
         """The trees on the way to ``path`` that are not near, and what is there."""
@@ -227,20 +223,15 @@ class Objects:
     # -- fetching what is missed
 
     def _fetch_commit(self, oid: Oid) -> CommitInfo | None:
-        heads = self._heads()
         if self._reader.graphql:
-            others = [head for head in heads if head != oid and self._kept.commit(head) is None]
-            wants = [Want("commit", oid, back=self._back())]
-            if oid in heads:
-                wants += [Want("commit", head) for head in others[: MOST - 1]]
-            found = self._reader.gather(wants)
+            found = self._reader.gather(self._wants_of_unknown(oid))
             self._keep(found)
             if oid in found.commits:
                 return found.commits[oid]
             if oid in found.others and found.others[oid] != "commit":
                 return None
-        elif oid not in heads:
-            for info in self._reader.history(oid, LOOK_BACK):
+        elif oid not in self._heads():
+            for info in self._reader.history(oid, HISTORY):
                 self._kept.keep_commit(info)
             return self._kept.commit(oid)
         alone = self._reader.commit(oid)
@@ -330,7 +321,7 @@ class Objects:
         now = self.runtime.monotonic()
         with self._lock:
             since = self._missed.setdefault(oid, now)
-            while len(self._missed) > DEEP:
+            while len(self._missed) > MISSED:
                 self._missed.popitem(last=False)
             fresh = self._moved_at is not None and now - self._moved_at < SETTLED and now - since < SETTLED
         if needed and fresh:

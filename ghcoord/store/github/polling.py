@@ -18,16 +18,13 @@ from ghcoord.errors import NotFound, Unsupported
 from ghcoord.store.base import Oid
 from ghcoord.store.github import queries
 from ghcoord.store.github.api import Api, GraphQLRefused
-from ghcoord.store.github.objects import Objects
+from ghcoord.store.github.objects import HEAD_BACK, LOOK_BACK, Objects
 
 LAG = 60.0
 """Seconds for which an outdated head, or none, is taken for an old answer. Users report 10 s; nobody promises any."""
 
 GONE_AFTER = 2
 """Answers without a space that was known, after the server refused what is known, until it counts as gone."""
-
-AFTER_CONFLICT = 8
-"""Commits of each space's history that come along when others are known to have been faster."""
 
 _OID = re.compile(r"[0-9a-f]{40}")
 _SPACE = re.compile(r"[^/\s\x00-\x1f\x7f~^:?*\[\\]+(?:/[^/\s\x00-\x1f\x7f~^:?*\[\\]+)*")
@@ -87,7 +84,7 @@ class Heads:
                     answer = self._poll()
             except BaseException:
                 with self._mutex:
-                    pass
+                    self._changed = self._changed or query
                 raise
             with self._mutex:
                 self._answered = begun
@@ -99,12 +96,17 @@ class Heads:
             self._changed = self._refuted = True
             self._absent.clear()
 
-    def note(self, moved: Mapping[str, Oid]) -> None:
-        """These spaces are at these heads now: this process moved them there."""
+    def note(self, moved: Mapping[str, Oid], onto: Mapping[str, Oid | None] | None = None) -> None:
+        """This process moved these spaces to these heads, from those in ``onto``.
+
+        Where another head is known by now, others went on from there before the answer came.
+        """
         with self._mutex:
             self._refuted = False
             for space, head in moved.items():
-                self._move(space, head)
+                known = self._known.get(space)
+                if onto is None or known is None or known == onto.get(space):
+                    self._move(space, head)
 
     # -- what to believe
 
@@ -151,7 +153,7 @@ class Heads:
         """The heads by the one query, all objects of which are kept; ``None`` where it does not work."""
         heads: dict[str, Oid] = {}
         after: str | None = None
-        back = AFTER_CONFLICT if self._read else 0
+        back = HEAD_BACK if self._read else LOOK_BACK
         while True:
             document, variables = queries.heads(self._api.repo, self._prefix, after, viewer=self._viewer, back=back)
             try:

@@ -57,7 +57,7 @@ def heads(repo: Repo, prefix: str, after: str | None, *, viewer: bool, back: int
     )
     document = f"""
 query Heads($owner: String!, $name: String!, $prefix: String!, $after: String, $page: Int!, $viewer: Boolean!,
-    $back: Int!, $history: Boolean!) {{
+    $back: Int!) {{
   viewer @include(if: $viewer) {{ login }}
   repository(owner: $owner, name: $name) {{
     refs(refPrefix: $prefix, first: $page, after: $after) {{
@@ -68,7 +68,7 @@ query Heads($owner: String!, $name: String!, $prefix: String!, $after: String, $
           __typename oid
           ... on Commit {{
             ...Top
-            history(first: $back) @include(if: $history) {{ nodes {{ ...Made }} }}
+            history(first: $back) {{ nodes {{ ...Made }} }}
 {meta}
           }}
         }}
@@ -84,8 +84,7 @@ query Heads($owner: String!, $name: String!, $prefix: String!, $after: String, $
         "after": after,
         "page": PAGE,
         "viewer": viewer,
-        "back": max(1, back),
-        "history": back > 0,
+        "back": back,
     }
     return document, variables
 

@@ -75,18 +75,14 @@ def draft(
         parent = expected[space]
         base = objects.commit_info(parent).tree if parent is not None else None
         if parent is not None and base is not None and _is_far(objects, base, change):
-            objects.near(parent, [_folder(path) for path in change])
+            # The folders alone: what is in them is about to be replaced.
+            objects.near(parent, sorted({path.rpartition("/")[0] for path in change} - {""}))
         editor = TreeEditor(objects.tree)
         tree = editor.apply(base, change)
         files, gone, swaps = _differences(objects.tree, base, editor, tree, change)
         message = format_message(space, op, with_actor=with_actor)
         made.append(Draft(space, prefix + space, parent, base, tree, files, gone, swaps, message, op, editor))
     return made
-
-
-def _folder(path: str) -> str:
-    """What brings the trees on the way to ``path`` near, and not the file: it is about to be replaced."""
-    return path.rpartition("/")[0] or path
 
 
 def _is_far(objects: Objects, base: Oid, change: ChangeSet) -> bool:

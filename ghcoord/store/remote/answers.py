@@ -48,6 +48,15 @@ def _refused(remote: Remote, line: str) -> GhcoordError:
     return Denied(f"{remote.host} does not accept these credentials: {fix}")
 
 
+def _missing(remote: Remote, line: str) -> GhcoordError:
+    if remote.scheme == "file":
+        return NotFound(f"there is no repository at {remote.url}: 'git init --bare' makes one")
+    return NotFound(
+        f"there is no repository at {remote.url}, or it may not be seen: create an empty one there first, then "
+        f"'ghcoord init {remote.url}'; a private one needs credentials"
+    )
+
+
 _PREFIX_FIX = "if it takes branches only, set prefix to refs/heads/ghcoord/"
 
 PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = tuple(
@@ -56,10 +65,14 @@ PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = tuple(
         # -- the mirror
         (
             r"^(?:fatal|error): (?:bad object|object file .* is empty|loose object .* is corrupt|inflate:"
-            r"|unable to read (?:tree|sha1 file)|not a git repository|packfile .* (?:cannot|does not|is)"
+            r"|unable to read (?:tree|sha1 file)|not a git repository: '.*/calls/|packfile .* (?:cannot|does not|is)"
             r"|.*missing (?:tree|blob|commit)|failed to read object|unable to (?:open|parse) object"
-            r"|bad config|bad tree object|could not read [0-9a-f]{40}|your local changes)",
+            r"|bad tree object|could not read [0-9a-f]{40}|bad config .*mirror\.git/config)",
             _says(Damaged, "{line}"),
+        ),
+        (
+            r"^fatal: (?:bad config|bad numeric config|unknown error occurred while reading the config)",
+            _says(Denied, "git's own settings on this machine are broken ({line}): put them right"),
         ),
         (r"upload-pack: not our ref|remote error: .*not our ref", _says(Moved, "{line}")),
         (
@@ -108,8 +121,7 @@ PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = tuple(
         (
             r"repository .*not found|requested URL returned error: 404|does not appear to be a git repository"
             r"|repository .* does not exist|no such repository|project you were looking for|not found: .*\.git",
-            _says(NotFound, "there is no repository at {url}, or it may not be seen: create an empty one there first, "
-                  "then 'ghcoord init {url}'; a private one needs credentials"),
+            _missing,
         ),
         (
             r"detected dubious ownership",

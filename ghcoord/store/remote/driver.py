@@ -201,7 +201,7 @@ class RemoteStore:
         self._session.admit("push")
         with self._mirror.shared():
             self._mirror.write(objects)
-            pushed = self._session.push(moves)
+            pushed = self._session.push(moves, sum(len(data) for _, data in objects.values()))
         if pushed.fate is not Fate.WON:
             self._settle(moves, pushed)
         with self._mutex:

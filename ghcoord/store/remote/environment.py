@@ -11,6 +11,7 @@ SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.logAllRefUpdates=false",
     "core.fsmonitor=false",
+    "core.fsync=none",
     "color.ui=false",
     "fetch.fsckObjects=false",
     "fetch.prune=false",
@@ -31,7 +32,11 @@ SETTINGS = (
     "push.recurseSubmodules=no",
     "push.useForceIfIncludes=false",
 )
-"""Settings of every call. Above 16 MiB a push is sent in chunks, which some proxies refuse."""
+"""Settings of every call.
+
+What a power cut damages is fetched again, so nothing is flushed.  Above 16 MiB
+a push is sent in chunks, which some proxies refuse.
+"""
 
 _DROPPED = re.compile(
     r"GIT_(?:DIR|WORK_TREE|COMMON_DIR|INDEX_FILE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|NAMESPACE|PREFIX"

@@ -21,7 +21,7 @@ from pathlib import Path
 import pygit2
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import Denied, StoreError, Unavailable
+from ghcoord.errors import Denied, StoreError, Unavailable, Unsupported
 from ghcoord.store.base import Oid, RawObject
 from ghcoord.store.odb import open_repository
 from ghcoord.store.packs import write_pack
@@ -86,7 +86,9 @@ class Mirror:
                 try:
                     fcntl.flock(fd, kind | fcntl.LOCK_NB)
                     break
-                except BlockingIOError:
+                except OSError as error:
+                    if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR):
+                        raise Unavailable(f"{self.folder} cannot be locked: {error.strerror}") from error
                     if self._runtime.monotonic() >= deadline:
                         raise Unavailable(f"another process uses {self.folder} for long: is one stopped?") from None
                 self._runtime.sleep(wait)
@@ -133,7 +135,12 @@ class Mirror:
             self._make()
 
     def open(self) -> pygit2.Repository:
-        """The copy, made first where it is missing."""
+        """The copy, made first where it is missing or damaged."""
+        try:
+            with self.shared():
+                return open_repository(self.git_dir)
+        except Unsupported:
+            self.remake()
         with self.shared():
             return open_repository(self.git_dir)
 

@@ -123,8 +123,15 @@ def _read(file: BinaryIO) -> str:
 
 
 def _wait(child: subprocess.Popen[bytes], timeout: float) -> bool:
-    """Whether ``child`` ended in time. ``Popen.wait`` would look every 50 ms; the kernel tells at once."""
-    fd = os.pidfd_open(child.pid)
+    """Whether ``child`` ended in time. ``Popen.wait`` looks every 50 ms; the kernel, where it can, tells at once."""
+    try:
+        fd = os.pidfd_open(child.pid)
+    except OSError:
+        try:
+            child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)

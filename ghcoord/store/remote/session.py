@@ -22,7 +22,7 @@ from ghcoord.store.remote.answers import (
     last_words,
     read_push,
 )
-from ghcoord.store.remote.environment import TOKEN, base_environment, token_for, with_access
+from ghcoord.store.remote.environment import base_environment, with_access
 from ghcoord.store.remote.mirror import Mirror
 from ghcoord.store.remote.program import Done, Git
 from ghcoord.store.remote.servertime import ServerClock
@@ -30,6 +30,12 @@ from ghcoord.store.remote.url import Remote
 
 PAUSE = 60.0
 """Seconds for which nothing is sent after the server has refused for a while; git does not tell for how long."""
+
+SLOWEST = 100_000
+"""Bytes a second that a push is given time for."""
+
+FIRST = 10
+"""The first fetch brings all of the hub, and may take so many times as long."""
 
 RETRIES = 3
 """Times that a listing is asked for again because a ref moved, or because the copy had to be made anew."""
@@ -75,7 +81,7 @@ class Session:
             last = attempt == RETRIES - 1
             try:
                 with self._mirror.shared():
-                    found = self._fetch(anew=attempt > 0)
+                    found = self._fetch()
                     self._mirror.record(found, all_of_them=True)
                     return found
             except Moved as fault:
@@ -89,8 +95,9 @@ class Session:
                 self._mirror.remake()
         raise AssertionError("unreachable")
 
-    def _fetch(self, *, anew: bool) -> dict[str, Oid]:
+    def _fetch(self) -> dict[str, Oid]:
         """List and fetch in one call: two requests over HTTP when nothing is new, three otherwise."""
+        known = self._mirror.knows_heads()
         with self._mirror.call() as own:
             done = self._run(
                 [
@@ -100,12 +107,12 @@ class Session:
                     "--no-recurse-submodules",
                     "--no-auto-maintenance",
                     "--update-shallow",
-                    *(["--refetch"] if anew and self._mirror.knows_heads() else []),
                     "--",
                     self._remote.git_url,
                     f"+{self._prefix}*:{_OWN}*",
                 ],
                 own,
+                self._timeout if known else self._timeout * FIRST,
             )
             if done.code != 0:
                 raise self._failed(done)
@@ -145,8 +152,11 @@ class Session:
 
     # -- writing
 
-    def push(self, moves: Mapping[str, tuple[Oid | None, Oid]]) -> Pushed:
-        """Ask the server to move the spaces in ``moves`` from the first id to the second, all or none. Sent once."""
+    def push(self, moves: Mapping[str, tuple[Oid | None, Oid]], size: int) -> Pushed:
+        """Ask the server to move the spaces in ``moves`` from the first id to the second, all or none. Sent once.
+
+        ``size`` is about how many bytes go with it.
+        """
         refs = {self._prefix + space: ids for space, ids in moves.items()}
         with self._mirror.shared(), self._mirror.call() as own:
             done = self._run(
@@ -161,6 +171,7 @@ class Session:
                     *(f"{new}:{ref}" for ref, (_, new) in refs.items()),
                 ],
                 own,
+                self._timeout + size / SLOWEST,
             )
         if lacks_atomic(done):
             self.atomic = False
@@ -171,10 +182,10 @@ class Session:
 
     # -- running git
 
-    def _run(self, arguments: list[str], own: Path) -> Done:
+    def _run(self, arguments: list[str], own: Path, timeout: float) -> Done:
         done = self._git.run(
             arguments,
-            timeout=self._timeout,
+            timeout=timeout,
             folder=self._mirror.git_dir,
             git_dir=own,
             common=self._mirror.git_dir,
@@ -207,7 +218,7 @@ class Session:
     def _failed(self, done: Done) -> StoreError | Fault | Exception:
         """The error for a listing that failed."""
         if done.code is None:
-            return Unavailable(f"{self._remote.host} did not answer within {self._timeout:.0f} s")
+            return Unavailable(f"{self._remote.host} did not answer in time ({done.ended - done.began:.0f} s)")
         error = explain(done.err, self._remote)
         if isinstance(error, Busy):
             return self._pause()
@@ -219,8 +230,3 @@ class Session:
         if self._budget is not None:
             self._budget.block(until, why)
         return Throttled(why, until)
-
-    @property
-    def has_token(self) -> bool:
-        """Whether a token from the environment is used; for ``doctor``."""
-        return TOKEN in self._access_environment() and token_for(self._remote, self._base) is not None

@@ -23,8 +23,8 @@ ROOM = 32 * 1024 * 1024
 EXPIRY = "2.hours.ago"
 """What nothing leads to stays for this long: another process may still read an older state, or have just fetched it."""
 
-LONG = 600.0
-"""Seconds that pruning may take."""
+LONG = 60.0
+"""Seconds that each step of pruning may take: others wait for it, and not for ever."""
 
 
 class Upkeep:

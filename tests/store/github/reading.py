@@ -36,7 +36,7 @@ class Reading:
     objects: Objects
     heads: Heads
     clock: ManualRuntime
-    capabilities: Capabilities = field(default_factory=lambda: Capabilities(requests_per_commit=1))
+    capabilities: Capabilities = field(default_factory=lambda: Capabilities(requests_per_commit=1, far_objects=True))
 
     def near(self, head: Oid, paths: Collection[str]) -> None:
         self.objects.near(head, paths)

@@ -50,7 +50,7 @@ def test_which_variable_counts(url: str, environment: dict[str, str], expected: 
 
 def test_the_token_of_github_goes_to_no_other_host() -> None:
     """Neither a hub's URL nor a configuration file that lies about sends it elsewhere."""
-    with pytest.raises(Denied, match=r"no token for git.example.org: set GH_ENTERPRISE_TOKEN"):
+    with pytest.raises(Denied, match=r"no token for git\.example\.org: set GH_ENTERPRISE_TOKEN"):
         token("github://git.example.org/me/hub", BOTH)
     with pytest.raises(Denied, match="GH_ENTERPRISE_TOKEN"):
         token("github:me/hub", BOTH, GithubSettings(api="https://evil.example/api/v3"))
@@ -104,7 +104,7 @@ def test_a_gh_that_has_no_token(script: str, tmp_path: Path, monkeypatch: pytest
     """It is as if it were not there."""
     environment = gh(tmp_path, script)
     monkeypatch.setenv("PATH", environment["PATH"])
-    with pytest.raises(Denied, match="no token for github.com"):
+    with pytest.raises(Denied, match=r"no token for github\.com"):
         find_credentials(parse_github_url("github:me/hub", None), GithubSettings(), environment, RUNTIME)
 
 

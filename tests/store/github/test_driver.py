@@ -347,3 +347,24 @@ def test_no_permission(hub: TwinHub) -> None:
     hub.twin.hosting.repositories.clear()
     with pytest.raises((NotFound, Corrupt)):
         hub.open().commit({"fleet": None}, change, op(4))
+
+
+def test_an_answer_that_comes_late(hub: TwinHub) -> None:
+    """Where others went on before the answer came, their head stays known: ours is not taken for the newest."""
+    store, head = begin(hub)
+    other = hub.open()
+    wire = store._api._wire  # type: ignore[attr-defined]
+    send = wire.send
+
+    def slow(verb: str, path: str, body: Any = None, headers: Any = None) -> Any:
+        answer = send(verb, path, body, headers)
+        if hub.head("fleet") != head and not later:
+            later["fleet"] = other.commit({"fleet": hub.head("fleet")}, {"fleet": {"a.json": b"3"}}, op(3))["fleet"]
+            assert later == store.heads()
+        return answer
+
+    later: dict[str, Oid] = {}
+    wire.send = slow
+    made = store.commit({"fleet": head}, {"fleet": {"a.json": b"2"}}, op(2))["fleet"]
+    assert made != later["fleet"]
+    assert later == store.heads()

@@ -105,6 +105,20 @@ def test_a_walk_reads_ahead(hub: Hub) -> None:
     assert 12 >= len(hub.asked())
 
 
+def test_records_read_one_after_the_other_come_together(hub: Hub) -> None:
+    """Each of many transactions that reads a record in its own snapshot finds it near, once the folders are."""
+    fan = {f"keys/{number:02x}/{number * 7 % 256:02x}/{number}.json": b"r%d" % number for number in range(60)}
+    head = hub.put("fleet", fan)
+    reading = polled(hub)
+    snapshot = reading.snapshot(head)
+    for path in [f"keys/{name}" for name in snapshot.entries("keys")]:
+        for below in snapshot.entries(path):
+            snapshot.entries(f"{path}/{below}")
+    assert 20 >= len(hub.asked())
+    assert fan == {path: reading.snapshot(head).read(path) for path in sorted(fan)}
+    assert 3 >= len(hub.asked())
+
+
 def test_reading_ahead_is_bounded_by_size(hub: Hub) -> None:
     """Neighbours come along up to half a megabyte, and not at all beyond what a query brings whole."""
     large = {f"a/{number:02d}": os.urandom(50_000).hex().encode() for number in range(40)}
@@ -130,13 +144,15 @@ def test_history_comes_in_long_pieces(hub: Hub) -> None:
         assert 5 >= len(hub.asked())
 
 
-def test_looking_back_is_part_of_bringing_near(hub: Hub) -> None:
-    """The commits that a head's trailers are compared with come with the first query about it."""
-    heads = [hub.put("fleet", {"n": b"%d" % number}) for number in range(70)]
+def test_what_a_head_is_compared_with_comes_along(hub: Hub) -> None:
+    """The parent of an unknown head comes with it: with the first reading, and with the first query about it."""
+    heads = [hub.put("fleet", {"n": b"%d" % number}) for number in range(3)]
     reading = polled(hub)
+    assert [heads[1], heads[2]] == [reading.commit_info(oid).oid for oid in (heads[1], heads[2])]
+    assert [] == hub.asked()
+    heads += [hub.put("fleet", {"n": b"%d" % number}) for number in range(3, 7)]
     reading.objects.near(heads[-1], ["n"])
-    for head in heads[-60:]:
-        reading.commit_info(head)
+    assert heads[2:] == [reading.commit_info(oid).oid for oid in heads[2:]]
     assert [QUERY] == hub.asked()
 
 
@@ -286,15 +302,25 @@ def test_what_a_new_head_needs_may_come_later(hub: Hub, graphql: bool) -> None:
 
 def test_a_long_recursive_listing_is_not_asked_for_again(hub: Hub) -> None:
     """Without GraphQL one listing brings the trees of a small space; of a large one they come one by one, all right."""
+    listings: list[str] = []
+
+    class Listing(Between):
+        def rest(self, verb: str, path: str, body: Any = None, **more: Any) -> Answer:
+            listings.extend([path] if "recursive" in path else [])
+            return super().rest(verb, path, body, **more)
+
     files = {f"{number % 7}/{number}": b"%d" % (number % 3) for number in range(60)}
     head = hub.put("fleet", files)
-    reading = polled(hub, graphql=False)
+    reading = polled(hub, graphql=False, wrap=Listing)
     assert files == content(reading, head)
-    assert 1 == sum("trees" in line for line in hub.asked())
+    assert 1 == len(listings) == sum("trees" in line for line in hub.asked())
     hub.switch(tree_limit=20)
-    reading = polled(hub, graphql=False)
-    assert files == content(reading, head)
-    assert 5 <= sum("trees" in line for line in hub.asked()) <= 9
+    for number in (60, 61):
+        files[f"6/{number}"] = b"new"
+        head = hub.put("fleet", {f"6/{number}": b"new"})
+        reading.heads.read()
+        assert files == content(reading, head)
+    assert 2 == len(listings)
 
 
 # -- answers that are wrong

@@ -59,7 +59,7 @@ def hook(path: Path, name: str, *lines: str) -> None:
 def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
     """It is not found, with the fix named, and stays missing."""
     store = open_remote(f"git+file://{tmp_path}/no.git", tmp_path / "cache")
-    with pytest.raises(NotFound, match="ghcoord init"):
+    with pytest.raises(NotFound, match="git init --bare"):
         store.heads()
     assert not (tmp_path / "no.git").exists()
 
@@ -317,8 +317,7 @@ def test_a_deleted_copy(hub: HubUnderTest, url: str, tmp_path: Path, fresh: bool
 def test_a_damaged_copy(hub: HubUnderTest, url: str, tmp_path: Path, kind: str) -> None:
     """It is made anew, and everything can be read and written."""
     seed = hub.open()
-    for n in range(3):
-        hub.put(seed, "fleet", {"dir/a": b"%d" % n, f"dir/{n}": b"x"})
+    first, *_ = [hub.put(seed, "fleet", {"dir/a": b"%d" % n, f"dir/{n}": b"x"}) for n in range(3)]
     store = open_remote(url, tmp_path / "mine")
     store.heads()
     store.close()
@@ -335,6 +334,8 @@ def test_a_damaged_copy(hub: HubUnderTest, url: str, tmp_path: Path, kind: str) 
     elif kind == "refs broken":
         (copy / "packed-refs").write_text(f"# pack-refs with: peeled fully-peeled sorted \n{'1' * 40} refs/x/y\n")
     else:
+        (copy / "config").write_text("[core\n")
+        assert () == open_remote(url, tmp_path / "mine").commit_info(first).parents, "even before heads are read"
         (copy / "config").write_text("[core\n")
     store = open_remote(url, tmp_path / "mine")
     head = store.heads()["fleet"]
@@ -364,11 +365,11 @@ def test_the_copy_stays_small(hub: HubUnderTest, url: str, tmp_path: Path) -> No
     """Packs are merged as they pile up, and all is still there."""
     store = open_remote(url, tmp_path / "mine")
     other = hub.open()
-    for n in range(160):
+    for n in range(130):
         hub.put(store if n % 4 else other, "fleet", {f"f{n % 7}": b"%d" % n})
     copy = copy_of(tmp_path / "mine")
-    assert len(list((copy / "objects" / "pack").glob("*.pack"))) < 150
-    assert 160 == len(walked(store, store.heads()["fleet"]))
+    assert len(list((copy / "objects" / "pack").glob("*.pack"))) < 125
+    assert 130 == len(walked(store, store.heads()["fleet"]))
     git(copy, "fsck", "--strict", "--no-dangling")
 
 
@@ -406,7 +407,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=SLOW)])
+@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=SLOW)])
 def test_killed_at_random(path: Path, url: str, tmp_path: Path, kills: int) -> None:
     """Writers killed while they push leave both spaces or none, lose nothing they said, and disturb no other."""
     dice = random.Random(3)
@@ -441,6 +442,17 @@ def test_killed_at_random(path: Path, url: str, tmp_path: Path, kills: int) -> N
     fsck(path)
     assert [] == [str(found) for found in path.rglob("*.lock")]
     git(copy_of(tmp_path / "cache"), "fsck", "--strict", "--no-dangling")
+
+
+def test_an_old_kernel(hub: HubUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel cannot tell that a process has ended it is waited for as ever."""
+
+    def missing(pid: int, flags: int = 0) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    head = hub.put(hub.open(), "fleet", {"a": b"1"})
+    assert {"fleet": head} == hub.open().heads()
 
 
 def test_interrupted(path: Path, url: str, tmp_path: Path) -> None:

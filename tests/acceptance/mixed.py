@@ -1,0 +1,200 @@
+"""A mixed workload: counters and keys by compare-and-set, fenced writes under a lock, tasks with two workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ghcoord.coord.layout import FLEET
+from ghcoord.coord.workers.tick import Beat, Finished
+from ghcoord.errors import (
+    FenceRefused,
+    GhcoordError,
+    LockError,
+    NotFound,
+    OutcomeUnknown,
+    RevisionMismatch,
+    WorkerReplaced,
+)
+from ghcoord.hub import Hub
+from ghcoord.model.task import Task, TaskResult
+from ghcoord.store.tx import Tx
+from ghcoord.testing.history import Call, History
+from ghcoord.testing.simulation import SimRuntime
+from tests.acceptance.seeded import World
+from tests.simulation.test_hub_sim import give_unknown_back
+
+LOCK_TTL = 3.0
+WORKER_TTL = 10.0
+DAWDLES = 12.0
+"""Seconds that a holder sometimes sleeps: its lease and the clocks' margin pass."""
+
+TASKS = ("t0", "t1", "t2")
+COUNTS = "count"
+CALLS = "calls"
+"""In the fleet's space: a counter, and a file for each call with how often it was applied."""
+
+
+@dataclass
+class Told:
+    """What the processes were told."""
+
+    raw: History = field(default_factory=History)
+    """Increments by ``transact``."""
+    sets: History = field(default_factory=History)
+    """Memory keys, set once each, together with a counter by compare-and-set."""
+    fenced: History = field(default_factory=History)
+    """Writes under the lock; values are (revision, token)."""
+    tokens: list[int] = field(default_factory=list)
+    refused: int = 0
+    """Fenced writes of holders whose lease was taken over."""
+    succeeded: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
+    """Calls whose callers gave up, looked, and did not find them."""
+
+    @property
+    def calls(self) -> list[Call]:
+        return [*self.raw.calls, *self.sets.calls, *self.fenced.calls]
+
+
+def counter(told: Told, rounds: int) -> Callable[[World, SimRuntime, Hub], None]:
+    """Increments two counters: with the primitive itself, and in memory by compare-and-set."""
+
+    def run(world: World, runtime: SimRuntime, hub: Hub) -> None:
+        for _ in range(rounds):
+            increment(told, world, runtime, hub)
+            compare_and_set(told, world, hub)
+
+    return run
+
+
+def increment(told: Told, world: World, runtime: SimRuntime, hub: Hub) -> None:
+    """Once, sometimes with little patience; who gave up looks whether it happened."""
+    transactor = hub._context.transactor
+    call = told.raw.invoke(hub.actor)
+
+    def count(tx: Tx) -> int:
+        value = int(tx.read(FLEET, COUNTS) or b"0") + 1
+        tx.write(FLEET, COUNTS, b"%d" % value)
+        tx.write(FLEET, f"{CALLS}/{call.id}", b"%d" % (int(tx.read(FLEET, f"{CALLS}/{call.id}") or b"0") + 1))
+        return value
+
+    try:
+        call.done(transactor.transact((FLEET,), count, timeout=0.5 if runtime.randbits(1) else 30.0))
+    except OutcomeUnknown:
+        world.twin.note(gave_up=True)
+        try:
+            if transactor.view(FLEET)[FLEET].read(f"{CALLS}/{call.id}") is None:
+                told.unseen.append(call.id)
+        except GhcoordError:
+            return
+    except GhcoordError as error:
+        call.refused(repr(error))
+
+
+def compare_and_set(told: Told, world: World, hub: Hub) -> None:
+    """A counter by compare-and-set, and a key for the call that must not be there yet, in one change."""
+    call = told.sets.invoke(hub.actor)
+    try:
+        entry = hub.memory.entry(COUNTS)
+        seen, revision = (entry.value, entry.revision) if entry is not None else (0, 0)
+        hub.memory.set_many({COUNTS: seen + 1, call.id: call.id}, if_revisions={COUNTS: revision, call.id: 0})
+        call.done(seen + 1)
+    except OutcomeUnknown:
+        world.twin.note(gave_up=True)
+    except (RevisionMismatch, GhcoordError) as error:
+        call.refused(repr(error))
+
+
+def owner(told: Told, rounds: int) -> Callable[[World, SimRuntime, Hub], None]:
+    """Takes the lock, writes under it twice, and lets it go; sometimes it sleeps until somebody else has it."""
+
+    def run(world: World, runtime: SimRuntime, hub: Hub) -> None:
+        guards = ("global",) if world.guarded else ()
+        for _ in range(rounds):
+            try:
+                lock = hub.locks.acquire("x", ttl=LOCK_TTL, wait=60, guards=guards)
+                if lock is None:
+                    continue
+                told.tokens.append(lock.token)
+                for _ in range(2):
+                    if runtime.randbits(2) == 0:
+                        runtime.sleep(DAWDLES)
+                    fenced_write(told, world, hub, lock.token)
+                hub.locks.release("x", hub.actor, lock.token)
+            except FenceRefused:
+                told.refused += 1
+            except (LockError, NotFound):
+                runtime.sleep(runtime.uniform(0, 0.5))
+            except OutcomeUnknown:
+                world.twin.note(gave_up=True)
+            except GhcoordError:
+                runtime.sleep(1)
+
+    return run
+
+
+def fenced_write(told: Told, world: World, hub: Hub, token: int) -> None:
+    call = told.fenced.invoke(hub.actor)
+    try:
+        entry = hub.memory.set("fenced", {"token": token, "call": call.id}, fence=("x", token))
+        call.done((entry.revision, token))
+    except OutcomeUnknown:
+        world.twin.note(gave_up=True)
+        raise
+    except GhcoordError as error:
+        call.refused(repr(error))
+        raise
+
+
+def submitter(world: World, runtime: SimRuntime, hub: Hub) -> None:
+    """Queues the tasks, each as often as it takes; the same id twice is one task."""
+    for task_id in TASKS:
+        while True:
+            try:
+                hub.tasks.submit("echo", id=task_id)
+                break
+            except GhcoordError:
+                runtime.sleep(0.5)
+
+
+def worker(told: Told) -> Callable[[World, SimRuntime, Hub], None]:
+    """Leases, dawdles, reports, tends the others, until every task has ended."""
+
+    def run(world: World, runtime: SimRuntime, hub: Hub) -> None:
+        token = 0
+        unreported: list[Task] = []
+        deadline = runtime.monotonic() + 3600
+        while runtime.monotonic() < deadline:
+            try:
+                if not token:
+                    token = hub.workers.register(hub.actor, capacity=2, ttl=WORKER_TTL).token
+                finished = tuple(
+                    Finished(task.id, task.lease.token, TaskResult(success=True)) for task in unreported if task.lease
+                )
+                want = 1 + runtime.randbits(1)
+                reply = hub.beat(
+                    Beat(hub.actor, token, tools=("echo",), want=want, renew=True, finished=finished), timeout=2.0
+                )
+                for task in unreported:
+                    if task.id not in reply.refused and task.lease is not None:
+                        told.succeeded.setdefault(task.id, set()).add((task.lease.worker, task.lease.token))
+                unreported = list(reply.leased)
+                give_unknown_back(hub, hub.actor, token, reply)
+                if reply.lost:
+                    token = 0
+                    continue
+                hub.workers.tend()
+                counts = hub.tasks.counts()
+                if len(TASKS) == counts["succeeded"] == sum(counts.values()):
+                    return
+                runtime.sleep(WORKER_TTL * 2.5 if runtime.randbits(4) == 0 else runtime.uniform(0.5, WORKER_TTL / 3))
+            except WorkerReplaced:
+                token = 0
+            except OutcomeUnknown:
+                world.twin.note(gave_up=True)
+            except GhcoordError:
+                runtime.sleep(0.5)
+        raise AssertionError(f"{hub.actor} waits for ever: {hub.tasks.counts()}")
+
+    return run
