@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 pytest.register_assert_rewrite(
-    "ghcoord.testing.contract", "ghcoord.testing.rewrite_contract", "ghcoord.testing.transact_contract"
+    "ghcoord.testing.contract",
+    "ghcoord.testing.under_test",
+    "ghcoord.testing.rewrite_contract",
+    "ghcoord.testing.transact_contract",
 )
 
 

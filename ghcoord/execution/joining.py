@@ -1,8 +1,8 @@
 """Registering where commits are scarce and many workers may start at the same moment.
 
 Nobody can tell another start at the same moment from none, and each try counts
-against the limits, lost or not.  So a worker waits for a moment, looks, and
-lets those go first whom it sees register; among many it waits for long.
+against the limits, lost or not.  So a worker waits for a moment and looks
+whether the fleet has moved: then it lets others go first, and waits for longer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SPREADS = (3.0, 6.0, 90.0, 150.0, 200.0)
 """Seconds over which each try is spread, from one step to the next: 80 writes a minute is what GitHub allows."""
 
 PATIENT = 2
-"""Steps in which a worker goes back a step instead of trying, when it has seen others register."""
+"""Steps in which a worker goes on to the next instead of trying, when it has seen others commit."""
 
 
 class Joining:
@@ -32,7 +32,6 @@ class Joining:
         self._rhythm = rhythm
         self._worker_id = worker_id
         self._wait = wait
-        self._known: set[str] = set()
         self._head: str | None = None
         self._step = 0
 
@@ -42,7 +41,7 @@ class Joining:
         Raises what ``register`` does, save ``Unavailable`` for a race that others won.
         """
         uniform = self._hub.runtime.uniform
-        self._look()
+        self._head = self._hub.heads().get(FLEET)
         while True:
             spread = SPREADS[self._step]
             if not self._wait(uniform(0, spread)):
@@ -50,18 +49,18 @@ class Joining:
             while (ready := self._hub.write_ready_in()) > 0:
                 if not self._wait(ready + uniform(0, min(spread, 2 * ready))):
                     return False
+            heads = self._hub.heads()
+            before, self._head = self._head, heads.get(FLEET)
             if self._step < PATIENT:
-                if self._look():
+                if self._head != before:
                     self._go_back()
                     continue
-            else:
-                self._head = self._hub.heads().get(FLEET)
-            before = self._head
+                self._rhythm.count(self._worker_id, self._hub.workers.present(heads).values())
             try:
                 register()
             except Unavailable:
                 newest = self._hub.newest()
-                if newest is None or newest[1] == before:
+                if newest is None or newest[1] == self._head:
                     raise
                 if self._step >= PATIENT:
                     self._go_back()
@@ -72,16 +71,3 @@ class Joining:
         self._step = min(self._step + 1, len(SPREADS) - 1)
         if self._step >= PATIENT:
             self._rhythm.meet_crowd()
-
-    def _look(self) -> bool:
-        """Look at the fleet; whether it has new workers since the last time."""
-        heads = self._hub.heads()
-        head = heads.get(FLEET)
-        if head == self._head and head is not None:
-            return False
-        first, self._head = self._head is None, head
-        workers = self._hub.workers.present(heads)
-        new = set(workers) - self._known - {self._worker_id}
-        self._known |= new
-        self._rhythm.count(self._worker_id, workers.values())
-        return bool(new) and not first

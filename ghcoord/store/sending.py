@@ -27,8 +27,11 @@ from ghcoord.store.heads import find_operation
 RESEND_LIMIT = 1800.0
 """Seconds after which an unanswered request is not sent again: history may be squashed after an hour."""
 
-LAGGING = 3
-"""Readings in a row that show older heads than those seen, after which they are no lag any more."""
+LAGGING = 4
+"""Readings in a row that show older heads than those seen, after which they are no lag any more.
+
+Over a network that takes 12 seconds; users report 10.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,12 @@ class Sender:
             try:
                 return self._store.commit(request.expected, request.changes, request.op)
             except Conflict:
-                verdict = self._look(request, after_conflict=True, deadline=give_up)
+                try:
+                    verdict = self._look(request, after_conflict=True, deadline=give_up)
+                except HeadRegressed as error:
+                    if unsure:
+                        raise _unresolved(request, error) from error
+                    raise
                 if verdict is None:
                     raise OutcomeUnknown(
                         "the hub reports a conflict but shows no newer state; look before repeating"
@@ -111,7 +119,7 @@ class Sender:
         It is ruled out only by a newer head whose history lacks it.  After a
         conflict a newer head of a space that is merely compared rules it out
         too.  Reads that fail or lag behind prove nothing; after a conflict they are waited for.
-        Raises ``HeadRegressed`` when the history went back or vanished.
+        Raises ``HeadRegressed`` when the history went back or vanished, for longer than reads lag.
         """
         expected = request.expected
         wait = self._base_wait
@@ -135,7 +143,7 @@ class Sender:
                 regressed = 0
             if not after_conflict or self._runtime.monotonic() >= deadline:
                 return None
-            self._runtime.sleep(self._runtime.uniform(0, wait))
+            self._runtime.sleep(wait if regressed else self._runtime.uniform(0, wait))
             wait = min(wait * 2, 5.0)
 
     def _landed(self, request: Request, space: str, head: Oid | None) -> bool:

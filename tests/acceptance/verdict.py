@@ -135,7 +135,7 @@ def check_operations(sent: list[Sent], branches: Branches) -> None:
             raise Violation(f"{one} is there in part, in {sorted(any_of)}")
         if one.outcome == "won" and not there:
             raise Violation(f"{one} was acknowledged and is not there")
-        if one.outcome not in ("won", "unknown", "OutcomeUnknown", "HeadRegressed") and there:
+        if one.outcome not in ("won", "unknown", "OutcomeUnknown") and there:
             raise Violation(f"{one} is there")
 
 

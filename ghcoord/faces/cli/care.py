@@ -56,7 +56,8 @@ def gc(
 
     Records, locks, tokens and revisions stay what they are, and others may use
     the hub meanwhile. What goes is the past: git log, 'audit log' and 'status
-    --at' reach back to the retention from then on. The last minute always stays.
+    --at' reach back to the retention from then on. The last minute always
+    stays, and on a server the last hour.
 
     Example:
       ghcoord gc --dry-run

@@ -36,7 +36,7 @@ def init(
       ghcoord init ./hub.git
       ghcoord init github:me/hub --create
     """
-    from ghcoord import bootstrap
+    import ghcoord.bootstrap as bootstrap
 
     if path is not None and invocation().hub not in (None, path):
         raise UsageError("the hub is named twice: give PATH or --hub")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ghcoord.errors import Conflict, Corrupt, OutcomeUnknown
+from ghcoord.errors import Conflict, OutcomeUnknown, StoreError
 from ghcoord.store.base import FILE_MODE, ChangeSet, CommitInfo, Entry, Oid, Operation
 from ghcoord.store.message import Stamp, format_message, read_stamp
 from ghcoord.store.objects import TreeEditor
@@ -178,11 +178,11 @@ def _trace(objects: Objects, head: Oid, one: Draft, own: Oid | None) -> Oid | bo
     it, or, where that history was collected meanwhile, by one that is newer and
     has none of its operations.
     """
-    below = read_stamp(objects.commit_info(one.parent).message) if one.parent is not None else None
-    floor = below.revision if below is not None else 0
     met = one.parent is None
     newer = doubtful = False
     try:
+        below = read_stamp(objects.commit_info(one.parent).message) if one.parent is not None else None
+        floor = below.revision if below is not None else 0
         for info, stamp in _commits(objects, head, one.parent, floor):
             if info is None:
                 return None
@@ -191,8 +191,8 @@ def _trace(objects: Objects, head: Oid, one: Draft, own: Oid | None) -> Oid | bo
             met = met or info.oid == one.parent
             newer = newer or (stamp is not None and stamp.revision > floor)
             doubtful = doubtful or (stamp is not None and not stamp.ops.isdisjoint(one.op.ids))
-    except Corrupt:
-        return None
+    except StoreError:
+        return None  # whatever cannot be read: the commit may have been made
     return False if met or (newer and not doubtful and floor) else None
 
 

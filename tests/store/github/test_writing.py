@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import cast
+from unittest.mock import Mock
 
 import pytest
 
-from ghcoord.errors import Conflict, Corrupt, OutcomeUnknown
+from ghcoord.errors import Conflict, Corrupt, Denied, OutcomeUnknown, Throttled, Unavailable
 from ghcoord.store.base import CommitInfo, Oid, Operation
 from ghcoord.store.github.objects import Objects
 from ghcoord.store.github.writing import LOOK_BACK, Draft, settle
@@ -118,6 +119,16 @@ def test_history_was_collected(history: History) -> None:
     rewritten = history.add(10, again, op="mine")
     assert "unknown" == verdict(history, history.add(20, rewritten), draft(base))
     assert "unknown" == verdict(history, history.add(9, "e" * 40), draft(base)), "an end that is not there"
+
+
+def test_what_cannot_be_read_proves_nothing(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that lags, throttles or fails while looking leaves the outcome open: nothing is said to have failed."""
+    base = history.add(5)
+    head = history.add(11, base)
+
+    for error in (Unavailable("lags"), Throttled("wait", 1.0), Denied("no"), Corrupt("gone")):
+        monkeypatch.setattr(history, "commit_info", Mock(side_effect=error))
+        assert "unknown" == verdict(history, head, draft(base))
 
 
 def test_too_far_to_look(history: History) -> None:
