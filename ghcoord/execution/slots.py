@@ -156,7 +156,7 @@ class Slots:
         """Return what was leased ahead and would not start within so many seconds by far: tasks take longer."""
         with self._lock:
             kept = self._ahead(seconds)
-            if len(self._waiting) <= max(TOO_MUCH * kept, self._count):
+            if len(self._waiting) <= TOO_MUCH * kept:
                 return
             while len(self._waiting) > kept:
                 task, _ = self._waiting.pop()

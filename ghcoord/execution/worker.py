@@ -32,8 +32,8 @@ THROTTLED_AT_MOST = 60.0
 REGISTER_TIMEOUT = 30.0
 """Seconds for which it tries to register where tries cost nothing."""
 
-LEAVE_AT_MOST = 20.0
-"""Seconds over which workers that end at the same moment spread their deregistrations, at most."""
+LEAVE_AT_MOST = 60.0
+"""Seconds over which workers that end at the same moment spread their first tries to deregister, at most."""
 
 LINGER = 0.01
 """Seconds that a tick waits for more results to share its commit, while any task still runs."""
@@ -234,9 +234,11 @@ class WorkerDaemon(Ticking):
         if rhythm.pace is None:
             workers.deregister(self.worker_id, token=self._token)
             return
-        for last in (False, False, True):
+        spread = min(LEAVE_AT_MOST, rhythm.workers - 1.0)
+        for last in (False, False, False, True):
             if not self._cancelling:
-                self._runtime.sleep(self._runtime.uniform(0, min(LEAVE_AT_MOST, rhythm.workers - 1)))
+                self._runtime.sleep(self._runtime.uniform(0, spread))
+                spread = max(spread * 2, 1.0)
             self.hub.heads()
             try:
                 workers.deregister(self.worker_id, token=self._token, timeout=0.0)

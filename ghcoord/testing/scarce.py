@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ghcoord.clock import Runtime
 from ghcoord.errors import Conflict
@@ -41,6 +41,7 @@ class ScarceServer:
 
     def __post_init__(self) -> None:
         self.store = FarStore(self.now, "far:")
+        self.store.capabilities = replace(self.store.capabilities, poll_interval=5.0, clock_margin=5.0)
         self._lately: deque[float] = deque()
 
     def attempt(self) -> None:

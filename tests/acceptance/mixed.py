@@ -7,15 +7,7 @@ from dataclasses import dataclass, field
 
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.workers.tick import Beat, Finished
-from ghcoord.errors import (
-    FenceRefused,
-    GhcoordError,
-    LockError,
-    NotFound,
-    OutcomeUnknown,
-    RevisionMismatch,
-    WorkerReplaced,
-)
+from ghcoord.errors import FenceRefused, GhcoordError, LockError, NotFound, OutcomeUnknown, WorkerReplaced
 from ghcoord.hub import Hub
 from ghcoord.model.task import Task, TaskResult
 from ghcoord.store.tx import Tx
@@ -32,15 +24,15 @@ DAWDLES = 12.0
 TASKS = ("t0", "t1", "t2")
 COUNTS = "count"
 CALLS = "calls"
-"""In the fleet's space: a counter, and a file for each call with how often it was applied."""
+"""A counter, and a folder with a file for each call: how often it was applied."""
 
 
 @dataclass
 class Told:
     """What the processes were told."""
 
-    raw: History = field(default_factory=History)
-    """Increments by ``transact``."""
+    raw: dict[str, History] = field(default_factory=dict)
+    """Increments by ``transact``, by space."""
     sets: History = field(default_factory=History)
     """Memory keys, set once each, together with a counter by compare-and-set."""
     fenced: History = field(default_factory=History)
@@ -54,7 +46,8 @@ class Told:
 
     @property
     def calls(self) -> list[Call]:
-        return [*self.raw.calls, *self.sets.calls, *self.fenced.calls]
+        """All of them."""
+        return [call for each in (*self.raw.values(), self.sets, self.fenced) for call in each.calls]
 
 
 def counter(told: Told, rounds: int) -> Callable[[World, SimRuntime, Hub], None]:
@@ -69,22 +62,24 @@ def counter(told: Told, rounds: int) -> Callable[[World, SimRuntime, Hub], None]
 
 
 def increment(told: Told, world: World, runtime: SimRuntime, hub: Hub) -> None:
-    """Once, sometimes with little patience; who gave up looks whether it happened."""
+    """Once: in the fleet's busy space, or impatiently in one of its own. Who gave up looks whether it happened."""
     transactor = hub._context.transactor
-    call = told.raw.invoke(hub.actor)
+    space, timeout = (f"own-{hub.actor}", 0.2) if runtime.randbits(1) else (FLEET, 30.0)
+    history = told.raw.setdefault(space, History())
+    call = history.invoke(f"{space}-{hub.actor}")
 
     def count(tx: Tx) -> int:
-        value = int(tx.read(FLEET, COUNTS) or b"0") + 1
-        tx.write(FLEET, COUNTS, b"%d" % value)
-        tx.write(FLEET, f"{CALLS}/{call.id}", b"%d" % (int(tx.read(FLEET, f"{CALLS}/{call.id}") or b"0") + 1))
+        value = int(tx.read(space, COUNTS) or b"0") + 1
+        tx.write(space, COUNTS, b"%d" % value)
+        tx.write(space, f"{CALLS}/{call.id}", b"%d" % (int(tx.read(space, f"{CALLS}/{call.id}") or b"0") + 1))
         return value
 
     try:
-        call.done(transactor.transact((FLEET,), count, timeout=0.5 if runtime.randbits(1) else 30.0))
+        call.done(transactor.transact((space,), count, timeout=timeout))
     except OutcomeUnknown:
         world.twin.note(gave_up=True)
         try:
-            if transactor.view(FLEET)[FLEET].read(f"{CALLS}/{call.id}") is None:
+            if transactor.view(space)[space].read(f"{CALLS}/{call.id}") is None:
                 told.unseen.append(call.id)
         except GhcoordError:
             return
@@ -102,7 +97,7 @@ def compare_and_set(told: Told, world: World, hub: Hub) -> None:
         call.done(seen + 1)
     except OutcomeUnknown:
         world.twin.note(gave_up=True)
-    except (RevisionMismatch, GhcoordError) as error:
+    except GhcoordError as error:
         call.refused(repr(error))
 
 

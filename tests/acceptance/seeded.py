@@ -1,4 +1,4 @@
-"""Simulated processes on a twin of GitHub: one thread runs at a time, chosen by a seed, and all that fails is the seed's.
+"""Simulated processes on a twin of GitHub: which of them runs, and what fails, follows from a seed.
 
 Every request is a point before and after which another process may come, or
 this one die.  No sockets: PyGithub talks to the twin within this process.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 from ghcoord.bootstrap import open_hub
 from ghcoord.config import BudgetSettings, GithubSettings, Settings
@@ -26,6 +26,7 @@ from ghcoord.testing.simulation import FaultRates, SimRuntime, SimStore, Simulat
 from ghcoord.twin.app import Dispatcher
 from ghcoord.twin.faults import Fault, FaultKind, Faults
 from ghcoord.twin.inprocess import in_process
+from ghcoord.twin.log import Kind
 from ghcoord.twin.messages import Incoming
 from ghcoord.twin.rest import Reply
 from ghcoord.twin.server import Twin
@@ -54,6 +55,9 @@ RATES: Mapping[FaultKind, float] = {
 }
 """How likely each kind is for a request that can meet it."""
 
+LATE_MOVES = 0.05
+"""Besides: how likely a request that moves branches is late, for of those that make objects nobody would see it."""
+
 SECONDS = 4.0
 """Most seconds by which something is late, slow or old, and for which a limit refuses."""
 
@@ -78,12 +82,21 @@ class Late:
 
 
 class WatchedFaults(Faults):
-    """Remembers the late requests, by the request."""
+    """Remembers the late requests, by the request; more of those that move branches are late."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: Random, late_moves: float) -> None:
         super().__init__()
         self.late: dict[int, Late] = {}
         self._kept: list[Incoming] = []
+        self._chance = chance
+        self._late_moves = late_moves
+
+    def choose(self, incoming: Incoming, kind: Kind, resource: str, now: float) -> Fault | None:
+        moves = kind == "write" and (resource == "graphql" or "/git/refs" in incoming.path)
+        if moves and self._chance.random() < self._late_moves:
+            seconds = self._chance.uniform(0, SECONDS)
+            self.add("late", match=lambda one: one is incoming, seconds=seconds)
+        return super().choose(incoming, kind, resource, now)
 
     def postpone(self, incoming: Incoming, fault: Fault, now: float) -> None:
         self._kept.append(incoming)  # so that its id stays its own
@@ -107,9 +120,9 @@ class WatchedDispatcher(Dispatcher):
 class SteppedTwin(Twin):
     """A twin that lets others run before and after each exchange."""
 
-    def __init__(self, folder: Path, simulation: Simulation) -> None:
+    def __init__(self, folder: Path, simulation: Simulation, late_moves: float) -> None:
         super().__init__(folder, runtime=SimRuntime(simulation, "server"))
-        self.watched = WatchedFaults()
+        self.watched = WatchedFaults(simulation.random, late_moves)
         self.faults = self.watched
         self.dispatcher = WatchedDispatcher(self.hosting, self.runtime, self.limiter, self.faults, self.exchanges)
 
@@ -151,17 +164,17 @@ class World:
     seed: int
     folder: Path
     mode: str
-    rates: Mapping[FaultKind, float] = field(default_factory=lambda: RATES)
-    crash: FaultRates = CRASH
+    faults: bool = True
     sent: list[Sent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._made = False
         self.prefix, self.write = MODES[self.mode]
-        self.simulation = Simulation(self.seed, self.crash)
-        self.twin = SteppedTwin(self.folder / "twin", self.simulation)
+        self.simulation = Simulation(self.seed, CRASH if self.faults else FaultRates.none())
+        self.twin = SteppedTwin(self.folder / "twin", self.simulation, LATE_MOVES if self.faults else 0.0)
         self.token = self.twin.user("me")
         self.repository = self.twin.repository("me", "hub")
-        self.twin.faults.seed(self.seed, self.rates, seconds=SECONDS)
+        self.twin.faults.seed(self.seed, RATES if self.faults else {}, seconds=SECONDS)
         self.settings = Settings(
             prefix=self.prefix, github=GithubSettings(write=self.write), budget=BudgetSettings(patience=600.0)
         )
@@ -186,13 +199,11 @@ class World:
         around = Surroundings(
             environment={"GH_TOKEN": self.token}, cache=self.folder / name if self.seed % 5 == 0 else None
         )
-        made = False
         while True:
             try:
-                if not made:
-                    api = github_api(url, runtime, self.settings, around)
-                    create_on_github(api, self.prefix, create=False)
-                    made = True
+                if not self._made:
+                    create_on_github(github_api(url, runtime, self.settings, around), self.prefix, create=False)
+                    self._made = True
                 store = open_store(url, runtime, self.settings, around)
                 return open_hub(store, runtime, self.settings, actor=name, state=self.folder / "none", make=True)
             except GhcoordError as error:
@@ -233,13 +244,3 @@ class World:
     def met(self) -> Counter[str]:
         """How often each kind of fault happened."""
         return Counter(kind for _, kind, _ in self.twin.faults.met)
-
-
-@contextmanager
-def note_of(world: World) -> Iterator[None]:
-    """Shows the end of the trace with what goes wrong."""
-    try:
-        yield
-    except AssertionError as wrong:
-        tail = "\n".join(world.simulation.trace[-60:])
-        raise type(wrong)(f"seed {world.seed} ({world.mode}): {wrong}\n{tail}") from wrong

@@ -6,23 +6,37 @@ The fourth line of the network drivers' acceptance.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from ghcoord.store.sending import Sender
+from ghcoord.testing.history import Outcome, Violation
+from ghcoord.testing.simulation import SimulationFailure
+from ghcoord.twin.faults import KINDS
 from tests.acceptance.mixed import Told, counter, owner, submitter, worker
-from tests.acceptance.seeded import MODES, World, note_of
-from tests.acceptance.verdict import judge
+from tests.acceptance.seeded import MODES, World
+from tests.acceptance.verdict import Branches, applied_in, violations
+from tests.simulation.test_transact_sim import NeverLooks
 
 SEEDS = 200
-QUICK = 10
+PART = 50
+"""Seeds of one slow test, so that several processes share them."""
+
+QUICK = 3
+TRACE = 40
+"""Lines of the trace in a failure."""
 
 
-def simulate(seed: int, folder: Path, sender: type[Sender] = Sender, **more: object) -> tuple[World, Told]:
-    """One run, judged; the seed is in what it raises."""
+def simulate(
+    seed: int, folder: Path, sender: type[Sender] = Sender, figures: Counter[str] | None = None, *, faults: bool = True
+) -> World:
+    """One run, judged; the seed is in what it raises. ``figures`` are added to."""
     where = folder / f"run{seed}"
     where.mkdir()
     told = Told()
-    world = World(seed, where, list(MODES)[seed % len(MODES)], **more)  # type: ignore[arg-type]
+    world = World(seed, where, list(MODES)[seed % len(MODES)], faults)
     for name in ("a", "b"):
         world.process(name, owner(told, 2))
     for name in ("c", "d"):
@@ -31,9 +45,112 @@ def simulate(seed: int, folder: Path, sender: type[Sender] = Sender, **more: obj
     for name in ("w1", "w2"):
         world.process(name, worker(told))
     try:
-        with note_of(world):
-            world.run(sender)
-            judge(world, told)
+        world.run(sender)
+        if found := violations(world, told):
+            trace = "\n".join(world.simulation.trace[-TRACE:])
+            raise Violation(f"seed {seed} ({world.mode}): " + "; ".join(found) + f"\n{trace}")
+        if figures is not None:
+            count(figures, world, told)
     finally:
         shutil.rmtree(where)
-    return world, told
+    return world
+
+
+def count(figures: Counter[str], world: World, told: Told) -> None:
+    """Add what happened in a run."""
+    branches = Branches(Path(world.repository.folder), world.prefix)
+    late = world.twin.watched.late.values()
+    landed = {call for space in told.raw for call in applied_in(branches, space)}
+    figures.update(
+        {
+            "runs": 1,
+            "requests": len(world.twin.log),
+            "commits": sum(len(line) for line in branches.of.values()),
+            "calls": len(told.calls),
+            "calls done": sum(call.outcome is Outcome.DONE for call in told.calls),
+            "calls in doubt": sum(call.outcome is Outcome.IN_DOUBT for call in told.calls),
+            "fenced writes": len(told.fenced.of(Outcome.DONE)),
+            "holders refused": told.refused,
+            "crashes": world.simulation.crashes,
+            "late and looked for": sum(one.looked for one in late),
+            "late, looked for, took effect": sum(one.looked and bool(one.took_effect) for one in late),
+            "late, looked for, refused": sum(one.looked and one.took_effect is False for one in late),
+            "given up, not seen, there in the end": len(landed & set(told.unseen)),
+            **{f"fault {kind}": times for kind, times in world.met.items()},
+        }
+    )
+
+
+def check_figures(figures: Counter[str]) -> None:
+    """Every kind of fault was met, and most of the work was done nevertheless, or nothing was tested."""
+    print(", ".join(f"{what}: {figures[what]}" for what in sorted(figures)))
+    assert [] == [kind for kind in KINDS if not figures[f"fault {kind}"]]
+    assert figures["calls done"] > figures["calls"] * 0.7
+    for what in ("calls in doubt", "holders refused", "crashes", "late, looked for, took effect"):
+        assert figures[what] > 0, what
+    assert figures["late, looked for, refused"] > figures["runs"]
+
+
+def test_seeded_faults_break_nothing(tmp_path: Path) -> None:
+    """Some seeds of the 200, in each of the three ways of writing."""
+    figures: Counter[str] = Counter()
+    for seed in range(QUICK):
+        simulate(seed, tmp_path, figures=figures)
+    assert figures["calls done"] > figures["calls"] * 0.7
+    assert figures["late and looked for"] > QUICK
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("first", range(0, SEEDS, PART))
+def test_seeded_faults_break_nothing_in_200_runs(first: int, tmp_path: Path) -> None:
+    """All 200 seeds: whatever gets lost, comes late, lies or is refused, nothing is lost and nothing twice."""
+    figures: Counter[str] = Counter()
+    for seed in range(first, first + PART):
+        simulate(seed, tmp_path, figures=figures)
+    check_figures(figures)
+    assert figures["given up, not seen, there in the end"] > 0, "callers gave up and looked before it landed"
+
+
+def test_an_operation_id_that_is_not_looked_for_is_found(tmp_path: Path) -> None:
+    """Planted: the same runs without the client's check of the operation id apply something twice."""
+    for seed in range(SEEDS):
+        try:
+            simulate(seed, tmp_path, NeverLooks)
+        except (Violation, SimulationFailure) as found:
+            if "more than once" in str(found):
+                print(str(found).partition("\n")[0])
+                return
+    pytest.fail(f"not found in {SEEDS} seeds")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_without_the_check_many_runs_go_wrong(tmp_path: Path) -> None:
+    """Planted: of the first runs of the 200 a good part has a violation, and each is seen by callers or in history."""
+    wrong = []
+    for seed in range(PART):
+        try:
+            simulate(seed, tmp_path, NeverLooks)
+        except (Violation, SimulationFailure) as found:
+            wrong.append(str(found).partition("\n")[0])
+    print(f"{len(wrong)} of {PART} runs have violations", *wrong, sep="\n")
+    assert len(wrong) > PART / 4
+
+
+def test_without_faults_everything_succeeds(tmp_path: Path) -> None:
+    """Where only the order is left to chance, no call is in doubt and nothing is refused but what came second."""
+    figures: Counter[str] = Counter()
+    world = simulate(0, tmp_path, figures=figures, faults=False)
+    assert 0 == figures["calls in doubt"] == figures["crashes"] == sum(world.met.values())
+    assert {"won", "lost"} >= {one.outcome for one in world.sent}
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_history(tmp_path: Path) -> None:
+    """Two runs of one seed have the same trace and end at the same commits."""
+    worlds = [simulate(1, tmp_path) for _ in range(2)]
+    traces = [world.simulation.trace for world in worlds]
+    assert traces[0] == traces[1]
+    landings = [[landing.moves for landing in world.repository.landings] for world in worlds]
+    assert landings[0] == landings[1]

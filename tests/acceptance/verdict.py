@@ -17,7 +17,7 @@ from ghcoord.coord.layout import FLEET, LOCKS, key_path
 from ghcoord.model.task import State
 from ghcoord.store.local import LocalStore
 from ghcoord.store.snapshot import Snapshot
-from ghcoord.testing.history import History, Outcome, Violation, check_increasing
+from ghcoord.testing.history import Outcome, Violation, check_increasing
 from tests.acceptance.mixed import CALLS, COUNTS, TASKS, Told
 from tests.acceptance.seeded import Sent, World
 from tests.coord.world import check_queue
@@ -85,15 +85,27 @@ class Branches:
         return next((made.changed[path] for made in reversed(self.of.get(space, [])) if path in made.changed), None)
 
 
-def judge(world: World, told: Told) -> Branches:
-    """Everything at once; raises ``Violation``."""
-    branches = Branches(Path(world.repository.folder), world.prefix)
-    check_lines(world, branches)
-    check_operations(world.sent, branches)
-    check_counters(told, branches)
-    check_fences(world, told, branches)
-    check_tasks(world, told, branches)
-    return branches
+def violations(world: World, told: Told) -> list[str]:
+    """What is wrong, by each of the checks."""
+    found = []
+    try:
+        branches = Branches(Path(world.repository.folder), world.prefix)
+    except Violation as violation:
+        return [str(violation)]
+    for check in (
+        lambda: check_lines(world, branches),
+        lambda: check_once(branches),
+        lambda: check_sent(world.sent, branches),
+        lambda: check_counters(told, branches),
+        lambda: check_memory(told, branches),
+        lambda: check_fences(world, told, branches),
+        lambda: check_tasks(world, told, branches),
+    ):
+        try:
+            check()
+        except Violation as violation:
+            found.append(str(violation))
+    return found
 
 
 def check_lines(world: World, branches: Branches) -> None:
@@ -116,23 +128,25 @@ def check_lines(world: World, branches: Branches) -> None:
         raise Violation(f"{space} was at {steps.get(space)}, and its history is {lines.get(space)}")
 
 
-def check_operations(sent: list[Sent], branches: Branches) -> None:
-    """What was acknowledged is there once, in all of its spaces; what was lost or refused is not; nothing is twice."""
-    made = {space: Counter(op for one in line for op in one.ops) for space, line in branches.of.items()}
-    at = {(space, op, one.revision) for space, line in branches.of.items() for one in line for op in one.ops}
-    known = {op for one in sent for op in one.ops}
-    for space, counts in made.items():
-        twice = [op for op, times in counts.items() if times > 1]
+def check_once(branches: Branches) -> None:
+    """No operation is in a branch more than once."""
+    for space, line in branches.of.items():
+        made = Counter(op for one in line for op in one.ops)
+        twice = [op for op, times in made.items() if times > 1]
         if twice:
             raise Violation(f"the operations {twice} are in {space} more than once")
-        strange = sorted(set(counts) - known)
-        if strange:
-            raise Violation(f"nobody sent the operations {strange} of {space}")
+
+
+def check_sent(sent: list[Sent], branches: Branches) -> None:
+    """What a sender took for won is there, in all of its spaces, what it took for lost or refused is not."""
+    at = {(space, op, one.revision) for space, line in branches.of.items() for one in line for op in one.ops}
+    known = {(space, op, one.revision) for one in sent for op in one.ops for space in one.spaces}
+    if at - known:
+        raise Violation(f"nobody sent {sorted(at - known)}")
     for one in sent:
-        there = {space for space in one.spaces if all((space, op, one.revision) in at for op in one.ops)}
-        any_of = {space for space in one.spaces if any((space, op, one.revision) in at for op in one.ops)}
-        if there != any_of or there not in (set(), set(one.spaces)):
-            raise Violation(f"{one} is there in part, in {sorted(any_of)}")
+        there = {(space, op) for space in one.spaces for op in one.ops if (space, op, one.revision) in at}
+        if len(there) not in (0, len(one.spaces) * len(one.ops)):
+            raise Violation(f"{one} is there in part: {sorted(there)}")
         if one.outcome == "won" and not there:
             raise Violation(f"{one} was acknowledged and is not there")
         if one.outcome not in ("won", "unknown", "OutcomeUnknown") and there:
@@ -140,18 +154,33 @@ def check_operations(sent: list[Sent], branches: Branches) -> None:
 
 
 def check_counters(told: Told, branches: Branches) -> None:
-    """Each call was applied as often as its caller was told, in one commit, and the counters are their number."""
-    fleet, memory = branches.of.get(FLEET, []), branches.of.get(MEMORY, [])
-    applied = [
-        path.removeprefix(f"{CALLS}/") for made in fleet for path in made.changed if path.startswith(f"{CALLS}/")
+    """Each increment was applied as often as its caller was told, in one commit; each counter is their number."""
+    for space, history in told.raw.items():
+        applied = applied_in(branches, space)
+        history.check_applied_once(applied)
+        history.check_counter(int(branches.last(space, COUNTS) or b"0"))
+        for call in applied:
+            if (times := int(branches.last(space, f"{CALLS}/{call}") or b"0")) != 1:
+                raise Violation(f"{call} was applied {times} times")
+
+
+def applied_in(branches: Branches, space: str) -> list[str]:
+    """The increments that a space's commits hold."""
+    prefix = f"{CALLS}/"
+    return [
+        path.removeprefix(prefix)
+        for made in branches.of.get(space, [])
+        for path in made.changed
+        if path.startswith(prefix)
     ]
-    told.raw.check_applied_once(applied)
-    told.raw.check_counter(int(branches.last(FLEET, COUNTS) or b"0"))
-    for call in applied:
-        if (times := int(branches.last(FLEET, f"{CALLS}/{call}") or b"0")) != 1:
-            raise Violation(f"{call} was applied {times} times")
+
+
+def check_memory(told: Told, branches: Branches) -> None:
+    """Each change by compare-and-set happened once if its caller was told so, and the counter is their number."""
     keys = {key_path(call.id): call.id for call in told.sets.calls}
-    told.sets.check_applied_once([keys[path] for made in memory for path in made.changed if path in keys])
+    told.sets.check_applied_once(
+        [keys[path] for made in branches.of.get(MEMORY, []) for path in made.changed if path in keys]
+    )
     last = branches.last(MEMORY, key_path(COUNTS))
     told.sets.check_counter(json.loads(last)["value"] if last is not None else 0)
 
@@ -220,8 +249,3 @@ def check_tasks(world: World, told: Told, branches: Branches) -> None:
         found = sorted(event["task"] for event in events if event["kind"] == kind)
         if sorted(TASKS) != found:
             raise Violation(f"{kind}: {found}")
-
-
-def acknowledged(history: History) -> int:
-    """How many calls were told that they happened."""
-    return len(history.of(Outcome.DONE))

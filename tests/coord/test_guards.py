@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ghcoord.coord.layout import LOCKS
+from ghcoord.coord.workers.tick import Beat
 from ghcoord.errors import FenceRefused, Unsupported, UsageError
 from ghcoord.hub import Hub, SetKey
 from ghcoord.testing.far import FarStore, SingleSpaceStore
@@ -108,3 +109,19 @@ def test_what_needs_several_spaces_says_so(world: World) -> None:
     hub = of(world, SingleSpaceStore)
     with pytest.raises(Unsupported, match="git push"):
         hub._context.transact(("fleet", "locks"), lambda tx: None)
+
+
+def test_a_dead_workers_tasks_are_recovered_all_the_same(world: World) -> None:
+    """One space at a time: tasks come back at once, its locks with the end of their lease."""
+    hub = of(world, SingleSpaceStore)
+    hub.workers.register("w1", capacity=1)
+    hub.tasks.submit("echo", id="t")
+    assert hub.locks.acquire("x", "w1") is not None
+    worker = hub.workers.get("w1")
+    assert worker is not None
+    assert hub.beat(Beat("w1", worker.token, tools=("echo",), want=1)).leased
+    world.runtime.advance(200)
+    recovered = hub.workers.recover("w1")
+    assert (1, 0) == (recovered.tasks, recovered.locks)
+    assert ["t"] == [task.id for task in hub.tasks.list("queued")]
+    assert hub.locks.is_locked("x")

@@ -38,6 +38,11 @@ class Recovery:
         self._known: tuple[Entry | None, dict[str, Worker]] | None = None
         self._looked_at: Oid | None = None
 
+    @property
+    def _spaces(self) -> tuple[str, ...]:
+        """Tasks and locks go together; where a server commits to one space at a time, locks are left to their ttl."""
+        return (FLEET, LOCKS) if self._context.transactor.store.capabilities.multi_space else (FLEET,)
+
     def _scan(self) -> builtins.list[Worker]:
         found = WORKER_TABLE.scan(self._context.snapshot(FLEET))
         return sorted(found, key=lambda worker: worker.id)
@@ -80,7 +85,7 @@ class Recovery:
         Raises ``NotFound``, and ``UsageError`` for a worker whose lease still runs.
         """
         expired = judge or self._context.judge()
-        return self._context.transact((FLEET, LOCKS), lambda tx: _recover_one(tx, worker_id, expired))
+        return self._context.transact(self._spaces, lambda tx: _recover_one(tx, worker_id, expired))
 
     def recover_dead(self, judge: Judge) -> dict[str, Recovered]:
         """Recover every worker that ``judge`` calls dead, and leases whose worker is offline or gone.
@@ -88,7 +93,7 @@ class Recovery:
         What a daemon does all the time; returns what was taken, by worker.  What
         would be too much for one commit is left to the next call.
         """
-        return self._context.transact((FLEET, LOCKS), lambda tx: _recover_dead(tx, judge, leasing.HELD_BYTES))
+        return self._context.transact(self._spaces, lambda tx: _recover_dead(tx, judge, leasing.HELD_BYTES))
 
     def reap(self, stale_after: float | None = None) -> int:
         """Recover every worker whose lease is over and remove those silent for ``stale_after`` seconds.
@@ -109,12 +114,12 @@ class Recovery:
             recovered = _recover_dead(tx, judge, math.inf)
             return Reaped(recovered, _remove_gone(tx, limit, margin))
 
-        return rehearse(self._context, (FLEET, LOCKS), run)
+        return rehearse(self._context, self._spaces, run)
 
     def preview_recover(self, worker_id: str) -> Recovered:
         """What :meth:`recover` would take from the worker now; changes nothing, raises the same."""
         judge = self._context.judge()
-        return rehearse(self._context, (FLEET, LOCKS), lambda tx: _recover_one(tx, worker_id, judge))
+        return rehearse(self._context, self._spaces, lambda tx: _recover_one(tx, worker_id, judge))
 
     def reaper(
         self,
@@ -239,7 +244,7 @@ def _set_offline(tx: Tx, worker: Worker) -> None:
 def _recover(tx: Tx, worker_id: str, worker: Worker | None) -> Recovered:
     tasks = leasing.lose_all(tx, worker_id, "its worker died")
     leasing.unassign_all(tx, worker_id)
-    locks = release_all_of(tx, worker_id, "lock recovered")
+    locks = release_all_of(tx, worker_id, "lock recovered") if LOCKS in tx.spaces else 0
     sessions = 0
     if worker is not None:
         sessions = worker.active_sessions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
-from ghcoord.coord.layout import FLEET
+from ghcoord.coord.layout import FLEET, worker_path
 from ghcoord.coord.locks.keepalive import Keepalive
 from ghcoord.coord.queue import leasing
 from ghcoord.coord.workers.recovery import Recovery, need_worker
@@ -140,7 +140,7 @@ class Workers(Recovery):
             tx.event(FLEET, f"worker {word}", worker=worker_id, hostname=worker.hostname)
             return Registration(True, f"worker {worker_id} {word}", round(ttl * RENEW_AT, 3), tx.revision)
 
-        return self._context.transact((FLEET,), run, timeout)
+        return self._context.transact((FLEET,), run, timeout, {FLEET: (worker_path(worker_id),)})
 
     def heartbeat(
         self,

@@ -34,7 +34,7 @@ from ghcoord.store.github.branch_writer import BRANCHES, STALE, commit_on_branch
 from ghcoord.store.github.collect import Rewriting, with_git
 from ghcoord.store.github.diskcache import DiskCache
 from ghcoord.store.github.objects import Objects
-from ghcoord.store.github.polling import Heads
+from ghcoord.store.github.polling import GONE_AFTER, Heads
 from ghcoord.store.github.refs_writer import ObjectWriter, RefsMover
 from ghcoord.store.github.rest_writer import Refused, move_ref
 from ghcoord.store.github.writing import Draft, draft, keep, settle
@@ -259,21 +259,30 @@ class GithubStore:
 
     def _look(self, failure: Exception, drafts: list[Draft], ours: Mapping[str, Oid]) -> dict[str, Oid]:
         """What became of ``drafts``, by the heads as they are now."""
+        refused = not isinstance(failure, OutcomeUnknown)
         self._heads.expect_change()
-        try:
-            heads = self._heads.read()
-        except StoreError as error:
-            if isinstance(failure, NotFound):
-                raise failure from None
-            raise OutcomeUnknown(f"{_words(failure)}; and then: {error}") from failure
-        try:
-            return settle(self._objects, heads, drafts, ours, refused=not isinstance(failure, OutcomeUnknown))
-        except OutcomeUnknown as error:
-            if isinstance(failure, NotFound):
-                raise failure from None
-            if isinstance(failure, Refused) and failure.absent:
-                raise Unavailable(f"{self._api.repo.host} does not see the branch yet: try again") from None
-            raise OutcomeUnknown(f"{_words(failure)}: {error}") from failure
+        for last in [False] * (GONE_AFTER - 1 if refused else 0) + [True]:
+            try:
+                heads = self._heads.read()
+            except StoreError as error:
+                if isinstance(failure, NotFound):
+                    raise failure from None
+                raise OutcomeUnknown(f"{_words(failure)}; and then: {error}") from failure
+            try:
+                return settle(self._objects, heads, drafts, ours, refused=refused)
+            except OutcomeUnknown as error:
+                # What was refused and seems to be as expected may be gone: one answer alone does not tell.
+                if last:
+                    raise self._unknown(failure, error) from failure
+        raise AssertionError("unreachable")
+
+    def _unknown(self, failure: Exception, looked: OutcomeUnknown) -> Exception:
+        """What to say where looking did not help."""
+        if isinstance(failure, NotFound):
+            return failure
+        if isinstance(failure, Refused) and failure.absent:
+            return Unavailable(f"{self._api.repo.host} does not see the branch yet: try again")
+        return OutcomeUnknown(f"{_words(failure)}: {looked}")
 
     # -- the rest
 

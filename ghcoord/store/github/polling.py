@@ -91,7 +91,10 @@ class Heads:
                 return self._settle(answer)
 
     def expect_change(self) -> None:
-        """The server refused what is known here: the next reading brings the objects of what is there along."""
+        """The server did not accept what is known here: the next reading brings the objects of what is there along.
+
+        A space that :data:`GONE_AFTER` answers do not show from then on is deleted, however new it is.
+        """
         with self._mutex:
             self._changed = self._refuted = True
             self._absent.clear()
