@@ -27,7 +27,7 @@ from ghcoord.coord.observer import Observer
 from ghcoord.coord.tasks.schedules import Schedules
 from ghcoord.coord.tasks.tasks import Submission, TaskQuery, Tasks
 from ghcoord.coord.workers.balance import Balance
-from ghcoord.coord.workers.tick import Beat, Reply, beat, beat_along, prepare
+from ghcoord.coord.workers.tick import Beat, Reply, beat, beat_along
 from ghcoord.coord.workers.workers import Machine, Workers
 from ghcoord.errors import GhcoordError, HeadRegressed
 from ghcoord.model.codec import stamp
@@ -247,10 +247,6 @@ class Hub:
     def beat(self, request: Beat, timeout: float = 30.0) -> Reply:
         """One tick of a worker daemon."""
         return beat(self._context, request, timeout)
-
-    def prepare(self, request: Beat, heads: Mapping[str, str]) -> None:
-        """Read what the tick ``request`` will read, as of ``heads``; see :func:`ghcoord.coord.workers.tick.prepare`."""
-        prepare(self._context, request, heads)
 
     def beat_along(self, request: Beat) -> Callable[[], Reply | None]:
         """A tick that goes along with the next commit that this object makes to the fleet, and makes none itself.

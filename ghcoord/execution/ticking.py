@@ -32,9 +32,6 @@ STUCK_WAITING = 5.0
 PROGRESS_EVERY = 1.0
 """Seconds between publications of what running tasks say, on a local hub; elsewhere it goes along with the ticks."""
 
-PREPARED_IN = 1.0
-"""Seconds of reading after which a worker among others looks at the heads again before it tries to commit."""
-
 COMMIT_PART = 4
 """Of what a commit takes a worker's tasks fill one part in so many: with their results, and what upkeep moves."""
 
@@ -142,7 +139,6 @@ class Ticking(ABC):
         if step.look:
             self._next_look = now + rhythm.poll * runtime.uniform(0.9, 1.1)
         heads = self._heads = hub.heads()
-        looked = runtime.monotonic()
         head = heads.get(FLEET)
         want = self._wanted()
         if not (step.commit or step.due or head != self._seen_head or (want > 0 and self._asked == 0)):
@@ -159,11 +155,6 @@ class Ticking(ABC):
             said=slots.said() if step.commit else (),
             upkeep=step.due,
         )
-        if rhythm.fleet > 1:
-            hub.prepare(request, heads)
-            if runtime.monotonic() - looked > PREPARED_IN:
-                heads = self._heads = hub.heads()
-                head = heads.get(FLEET)
         sent = runtime.monotonic()
         try:
             self._receive(request, lambda: hub.beat(request, 0.0), sent, head)

@@ -5,7 +5,7 @@ Nothing to say and no renewal due: no commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -18,7 +18,7 @@ from ghcoord.model import worker as model
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import Progress, State, Task, TaskResult
 from ghcoord.model.worker import Health, Worker, WorkerStatus
-from ghcoord.store.tx import Overlay, SpaceView, Tx
+from ghcoord.store.tx import Tx
 
 RENEWED = "worker renewed"
 """Event of a commit that only renews: views of recent events leave it out."""
@@ -120,22 +120,8 @@ class Reply:
 
 def beat(context: Context, beat: Beat, timeout: float = 30.0) -> Reply:
     """Run one tick against the hub."""
-    return context.transact((FLEET,), lambda tx: _beat(tx, beat), timeout, {FLEET: _near(beat)})
-
-
-def prepare(context: Context, beat: Beat, heads: Mapping[str, str]) -> None:
-    """Read what the tick will read, as of ``heads``, and write nothing: what is read before is not waited for then.
-
-    Who reads for seconds between its look at the heads and its commit loses most races.
-    """
-    snapshot = context.pinned(FLEET, heads)
-    snapshot.near(_near(beat))
-    now = context.now()
-    _beat(Tx({FLEET: SpaceView(snapshot, Overlay())}, now=now, revision=max(1, int(now * 1000))), beat)
-
-
-def _near(beat: Beat) -> tuple[str, ...]:
-    return layout.worker_path(beat.worker_id), layout.leased_top(beat.worker_id), layout.QUEUE_RECORD
+    near = (layout.worker_path(beat.worker_id), layout.leased_top(beat.worker_id), layout.QUEUE_RECORD)
+    return context.transact((FLEET,), lambda tx: _beat(tx, beat), timeout, {FLEET: near})
 
 
 def beat_along(context: Context, beat: Beat) -> Callable[[], Reply | None]:
