@@ -56,17 +56,17 @@ def connect(
     Without ``url``: ``GHCOORD_HUB``, then the nearest ``ghcoord.toml``.
     ``actor`` is who acts, in commits and events (default: user@host).
     ``trace`` is called after each call of the store with its name, its seconds
-    and the error's class; ``on_wait`` before a wait for a server's limits with
-    its end (seconds since the epoch) and the reason.  Raises ``NoHub``,
-    ``NotFound`` where there is no hub, ``NewerSchema`` for one of a newer
-    ghcoord, ``Denied`` without a token.
+    and the error's class; ``on_wait`` before a wait for a server's limits, or
+    for a server that does not answer, with its end (seconds since the epoch)
+    and the reason.  Raises ``NoHub``, ``NotFound`` where there is no hub,
+    ``NewerSchema`` for one of a newer ghcoord, ``Denied`` without a token.
     """
     chosen = settings or load_settings(Path.cwd())
     where = locate(url, chosen)
     runtime = runtime or SystemRuntime()
     store = open_store(where, runtime, chosen, surroundings(on_wait))
     try:
-        return open_hub(store, runtime, chosen, actor=actor, trace=trace)
+        return open_hub(store, runtime, chosen, actor=actor, trace=trace, on_wait=on_wait)
     except BaseException:
         store.close()
         raise
@@ -96,7 +96,7 @@ def locate(url: str | Path | None, settings: Settings) -> str:
     """The hub to open: ``url``, else ``GHCOORD_HUB``, else the one in ``settings``; raises ``NoHub``."""
     where = str(url) if url is not None else os.environ.get("GHCOORD_HUB") or settings.hub
     if where is None:
-        raise NoHub('no hub was named: use --hub PATH, set GHCOORD_HUB, or write hub = "…" into ghcoord.toml')
+        raise NoHub('no hub was named: use --hub HUB, set GHCOORD_HUB, or write hub = "…" into ghcoord.toml')
     return where
 
 
@@ -109,13 +109,14 @@ def create(
     trace: Trace | None = None,
     on_wait: OnWait | None = None,
     make_repository: bool = False,
+    tell: Callable[[str], object] = lambda text: None,
 ) -> tuple[Hub, bool]:
     """Make a hub at ``url``, or open the one there; the second value says whether it is new.
 
     A folder is made where there is none, a repository on GitHub (a private
     one) only with ``make_repository``.  ``state`` is the folder for what this
     user's processes remember of it (default: below the user's home); ``trace``
-    and ``on_wait`` as for :func:`connect`.
+    and ``on_wait`` as for :func:`connect`; ``tell`` hears of what takes long.
     """
     chosen = settings or load_settings(Path.cwd())
     where = str(url)
@@ -133,11 +134,12 @@ def create(
 
         api = github_api(where, runtime, chosen, around)
         try:
-            create_on_github(api, chosen.prefix, create=make_repository)
+            if create_on_github(api, chosen.prefix, create=make_repository):
+                tell("making a hub takes about ten seconds: GitHub allows a write a second")
         finally:
             api.close()
     store = open_store(where, runtime, chosen, around)
-    hub = open_hub(store, runtime, chosen, actor=actor, trace=trace, state=state, make=True)
+    hub = open_hub(store, runtime, chosen, actor=actor, trace=trace, on_wait=on_wait, state=state, make=True)
     return hub, hub.created
 
 
@@ -233,6 +235,7 @@ def open_hub(
     *,
     actor: str | None = None,
     trace: Trace | None = None,
+    on_wait: OnWait | None = None,
     state: Path | None = None,
     make: bool | None = None,
 ) -> Hub:
@@ -243,7 +246,7 @@ def open_hub(
     check_times(settings)
     inner = TracingStore(store, runtime, trace) if trace is not None else store
     who = actor or settings.actor or _default_actor()
-    cached = CachingStore(RetryingStore(inner, runtime))
+    cached = CachingStore(RetryingStore(inner, runtime, on_wait=on_wait))
     transactor = Transactor(cached, runtime, actor=who, adopt=adopt, migrate=migrate_space)
     in_memory = store.url == "memory:"
     if make or (make is None and in_memory):

@@ -159,7 +159,7 @@ class Rhythm:
         It may commit sooner than that now, but not for long.
         """
         pace = self.pace
-        return 0.0 if pace is None else AHEAD * max(pace.write_every, pace.lease_ttl * RENEW_AT)
+        return 0.0 if pace is None else AHEAD * max(pace.write_every, pace.lease_ttl * RENEW_AT, self._least_poll)
 
     def lost(self) -> float:
         """Somebody else was faster: the seconds until the next try, the more the more workers there are."""

@@ -11,16 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import (
-    Conflict,
-    Denied,
-    HeadRegressed,
-    OutcomeUnknown,
-    StoreError,
-    Throttled,
-    TooLarge,
-    Unavailable,
-)
+from ghcoord.errors import Conflict, GhcoordError, HeadRegressed, OutcomeUnknown, Throttled
 from ghcoord.store.base import ChangeSet, Oid, Operation, Store
 from ghcoord.store.heads import find_operation
 
@@ -106,7 +97,7 @@ class Sender:
                 if late or (self._store.budget is not None and not unsure):
                     raise
                 runtime.sleep(max(0.0, error.until - runtime.now()))
-            except (Unavailable, TooLarge, Denied) as error:
+            except GhcoordError as error:
                 if unsure:
                     raise _unresolved(request, error) from error
                 raise
@@ -139,7 +130,7 @@ class Sender:
                 regressed += 1
                 if after_conflict and regressed > LAGGING:
                     raise
-            except StoreError:
+            except GhcoordError:
                 regressed = 0
             if not after_conflict or self._runtime.monotonic() >= deadline:
                 return None

@@ -31,6 +31,7 @@ from ghcoord.store.pending import Pending, Riders
 from ghcoord.store.sending import Request, Sender
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.takeover import SCHEMA, Adopter, Migrator, take_over
+from ghcoord.store.turns import Turns
 from ghcoord.store.tx import Overlay, SpaceView, Tx
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ class Transactor:
         self._leading = False
         self._base_wait = REMOTE_WAIT if store.capabilities.remote else 0.02
         self._reads = LearnedReads()
+        self._turns = Turns(runtime, self._base_wait, far=store.capabilities.remote)
         self._sender = self.sender(store, runtime, self.known.read, self._check, self._base_wait)
 
     def transact(
@@ -218,9 +220,12 @@ class Transactor:
             if len(batch) == 1:
                 self._finish(batch[0], None, error)
                 return
-            half = len(batch) // 2
-            self._run(batch[:half])
-            self._run(batch[half:])
+            first, second = batch[: len(batch) // 2], batch[len(batch) // 2 :]
+            try:
+                self._run(first)
+                self._run(second)
+            finally:
+                batch[:] = first + second  # with those that joined: an interruption finds them
             return
         except Exception as error:
             for pending in batch:
@@ -239,14 +244,13 @@ class Transactor:
             snapshots, present = self._snapshots(batch, deadline, known=known)
             plan = self._plan(batch, snapshots)
             self._reads.learn(snapshots)
+            known = plan.op is not None  # a loss is found out by reading the heads
             if plan.op is None:
                 if self._confirmed(plan, present):
                     return plan
-                known = False
             elif waited := self._await_turn():
-                deadline += waited
                 self._join(batch)
-                known = True
+                deadline = max(deadline + waited, *(pending.deadline for pending in batch))
                 continue
             else:
                 try:
@@ -256,12 +260,9 @@ class Transactor:
                     if not (waited := self._await_turn()):
                         raise
                     deadline += waited  # and decide again: what was decided before the wait is old
-                    known = True
                     continue
                 losses += 1
-                known = True  # the heads were read to find out about the loss
-                # Who keeps losing waits less than a newcomer, so that nobody starves.
-                self.runtime.sleep(self.runtime.uniform(0, self._base_wait / losses))
+                self._turns.lost(losses)
             if self.runtime.monotonic() >= deadline:
                 raise Unavailable(f"others were faster {losses} times in a row: try again later")
 
@@ -310,18 +311,18 @@ class Transactor:
         return all(heads.get(space) == head for space, head in plan.expected.items())
 
     def _await_turn(self) -> float:
-        """Wait until the server's limits allow a write; the seconds that took."""
-        budget = self.store.budget
-        if budget is None or budget.write_ready_in() <= 0:
-            return 0.0
-        began = self.runtime.monotonic()
-        budget.await_write()
-        return max(self.runtime.monotonic() - began, 1e-6)
+        """Wait until other writers had their turn and the server's limits allow a write; the seconds that took."""
+        began, budget = self.runtime.monotonic(), self.store.budget
+        waited = self._turns.wait()
+        if budget is not None and budget.write_ready_in() > 0:
+            budget.await_write()
+            waited = True
+        return max(self.runtime.monotonic() - began, 1e-6) if waited else 0.0
 
     def _join(self, batch: list[Pending[Any]]) -> None:
         """Take along those that came to the queue meanwhile."""
         with self._mutex:
-            more = [p for p in self._queue if p.spaces == batch[0].spaces][: MAX_BATCH - len(batch)]
+            more = [p for p in self._queue if p.spaces == batch[0].spaces][: max(0, MAX_BATCH - len(batch))]
             taken = set(map(id, more))
             self._queue = [p for p in self._queue if id(p) not in taken]
         batch += more
@@ -330,9 +331,11 @@ class Transactor:
     def _sent(self, plan: _Plan, deadline: float) -> bool:
         """Send ``plan``; whether it won."""
         assert plan.op is not None
+        began = self.runtime.monotonic()
         made = self._sender.send(Request(plan.expected, plan.changes, plan.op, plan.floor), deadline)
         if made is None:
             return False
+        self._turns.won(began)
         if made:
             self.commits += 1
             self.known.note(made)
@@ -380,9 +383,8 @@ class Transactor:
                 plan.results.append((None, error))
         if not ops:
             return plan
-        everywhere = not store.capabilities.compare_only
         for space, overlay in overlays.items():
-            if overlay.files or events[space] or everywhere:
+            if overlay.files or events[space] or not store.capabilities.compare_only:
                 root = {"revision": revision, "schema": SCHEMA, "space": space}
                 overlay.put(ROOT_RECORD, (json.dumps(root, indent=2, sort_keys=True) + "\n").encode())
                 plan.changes[space] = overlay.files

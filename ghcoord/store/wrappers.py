@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception_type
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from ghcoord.clock import Runtime
 from ghcoord.errors import Throttled, Unavailable
@@ -22,10 +22,16 @@ from ghcoord.store.base import (
     Store,
     Tell,
 )
-from ghcoord.store.budget.base import Budget
+from ghcoord.store.budget.base import Budget, OnWait
 from ghcoord.store.recent import Recent, tree_size
 
 T = TypeVar("T")
+
+QUIET = 1.5
+"""Seconds of retrying that nobody is told of."""
+
+TELL_AGAIN = 60.0
+"""Seconds before it is told again that a store is ``Unavailable``."""
 
 
 class WrappedStore:
@@ -83,13 +89,18 @@ class RetryingStore(WrappedStore):
     """Tries again what was ``Unavailable``, which by contract has had no effect, for ``patience`` seconds.
 
     ``OutcomeUnknown`` and ``Conflict`` pass, and ``Throttled`` of a commit: only
-    ``transact`` may decide about those.
+    ``transact`` may decide about those.  ``on_wait`` hears of a retry that takes
+    long, not more than once in :data:`TELL_AGAIN`.
     """
 
-    def __init__(self, inner: Store, runtime: Runtime, patience: float = 10.0) -> None:
+    def __init__(
+        self, inner: Store, runtime: Runtime, patience: float = 10.0, *, on_wait: OnWait | None = None
+    ) -> None:
         super().__init__(inner)
         self._runtime = runtime
         self._patience = patience
+        self._on_wait = on_wait
+        self._told: float | None = None
 
     def _call(self, run: Callable[[], T]) -> T:
         deadline = self._runtime.monotonic() + self._patience
@@ -108,9 +119,19 @@ class RetryingStore(WrappedStore):
             wait=lambda state: runtime.uniform(0, min(2.0, 0.05 * 2.0**state.attempt_number)),
             stop=lambda state: runtime.monotonic() >= deadline,
             sleep=runtime.sleep,
+            before_sleep=lambda state: self._tell(state, deadline),
             reraise=True,
         )
         return retrying(run)
+
+    def _tell(self, state: RetryCallState, deadline: float) -> None:
+        now = self._runtime.monotonic()
+        recently = self._told is not None and now - self._told < TELL_AGAIN
+        if self._on_wait is None or recently or now < deadline - self._patience + QUIET or state.outcome is None:
+            return
+        self._told = now
+        why = getattr(state.outcome.exception(), "message", "").partition(": ")[0]
+        self._on_wait(self._runtime.now() + deadline - now, f"trying again, {why}")
 
     def _read(self, run: Callable[[], T]) -> T:
         """A reading that a limit refused is tried once more: the budget waits, or raises where that is too long."""

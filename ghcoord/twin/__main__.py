@@ -91,7 +91,7 @@ def _repositories(twin: Twin, folder: Path, asked: argparse.Namespace) -> list[s
     for name in names:
         owner, _, rest = name.partition("/")
         try:
-            twin.repository(owner, rest)
+            twin.repository(owner, rest, private=True)
         except ValueError:
             raise UsageError(f"--repository {name[:60]!r} is not OWNER/NAME") from None
         twin.grant(asked.user, name, contents="write", administration="write", actions="write")

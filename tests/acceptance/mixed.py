@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ghcoord.clock import Runtime
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.workers.tick import Beat, Finished
 from ghcoord.errors import FenceRefused, GhcoordError, LockError, NotFound, OutcomeUnknown, WorkerReplaced
@@ -12,8 +12,7 @@ from ghcoord.hub import Hub
 from ghcoord.model.task import Task, TaskResult
 from ghcoord.store.tx import Tx
 from ghcoord.testing.history import Call, History
-from ghcoord.testing.simulation import SimRuntime
-from tests.acceptance.seeded import World
+from tests.acceptance.seeded import Run, Workload
 from tests.simulation.test_hub_sim import give_unknown_back
 
 LOCK_TTL = 3.0
@@ -50,10 +49,10 @@ class Told:
         return [call for each in (*self.raw.values(), self.sets, self.fenced) for call in each.calls]
 
 
-def counter(told: Told, rounds: int) -> Callable[[World, SimRuntime, Hub], None]:
+def counter(told: Told, rounds: int) -> Workload:
     """Increments two counters: with the primitive itself, and in memory by compare-and-set."""
 
-    def run(world: World, runtime: SimRuntime, hub: Hub) -> None:
+    def run(world: Run, runtime: Runtime, hub: Hub) -> None:
         for _ in range(rounds):
             increment(told, world, runtime, hub)
             compare_and_set(told, world, hub)
@@ -61,7 +60,7 @@ def counter(told: Told, rounds: int) -> Callable[[World, SimRuntime, Hub], None]
     return run
 
 
-def increment(told: Told, world: World, runtime: SimRuntime, hub: Hub) -> None:
+def increment(told: Told, world: Run, runtime: Runtime, hub: Hub) -> None:
     """Once: in the fleet's busy space, or impatiently in one of its own. Who gave up looks whether it happened."""
     transactor = hub._context.transactor
     space, timeout = (f"own-{hub.actor}", 0.2) if runtime.randbits(1) else (FLEET, 30.0)
@@ -77,7 +76,7 @@ def increment(told: Told, world: World, runtime: SimRuntime, hub: Hub) -> None:
     try:
         call.done(transactor.transact((space,), count, timeout=timeout))
     except OutcomeUnknown:
-        world.twin.note(gave_up=True)
+        world.gave_up()
         try:
             if transactor.view(space)[space].read(f"{CALLS}/{call.id}") is None:
                 told.unseen.append(call.id)
@@ -87,7 +86,7 @@ def increment(told: Told, world: World, runtime: SimRuntime, hub: Hub) -> None:
         call.refused(repr(error))
 
 
-def compare_and_set(told: Told, world: World, hub: Hub) -> None:
+def compare_and_set(told: Told, world: Run, hub: Hub) -> None:
     """A counter by compare-and-set, and a key for the call that must not be there yet, in one change."""
     call = told.sets.invoke(hub.actor)
     try:
@@ -96,15 +95,15 @@ def compare_and_set(told: Told, world: World, hub: Hub) -> None:
         hub.memory.set_many({COUNTS: seen + 1, call.id: call.id}, if_revisions={COUNTS: revision, call.id: 0})
         call.done(seen + 1)
     except OutcomeUnknown:
-        world.twin.note(gave_up=True)
+        world.gave_up()
     except GhcoordError as error:
         call.refused(repr(error))
 
 
-def owner(told: Told, rounds: int) -> Callable[[World, SimRuntime, Hub], None]:
+def owner(told: Told, rounds: int) -> Workload:
     """Takes the lock, writes under it twice, and lets it go; sometimes it sleeps until somebody else has it."""
 
-    def run(world: World, runtime: SimRuntime, hub: Hub) -> None:
+    def run(world: Run, runtime: Runtime, hub: Hub) -> None:
         guards = ("global",) if world.guarded else ()
         for _ in range(rounds):
             try:
@@ -114,7 +113,7 @@ def owner(told: Told, rounds: int) -> Callable[[World, SimRuntime, Hub], None]:
                 told.tokens.append(lock.token)
                 for _ in range(2):
                     if runtime.randbits(2) == 0:
-                        runtime.sleep(DAWDLES)
+                        runtime.sleep(DAWDLES * world.pace)
                     fenced_write(told, world, hub, lock.token)
                 hub.locks.release("x", hub.actor, lock.token)
             except FenceRefused:
@@ -122,27 +121,27 @@ def owner(told: Told, rounds: int) -> Callable[[World, SimRuntime, Hub], None]:
             except (LockError, NotFound):
                 runtime.sleep(runtime.uniform(0, 0.5))
             except OutcomeUnknown:
-                world.twin.note(gave_up=True)
+                world.gave_up()
             except GhcoordError:
                 runtime.sleep(1)
 
     return run
 
 
-def fenced_write(told: Told, world: World, hub: Hub, token: int) -> None:
+def fenced_write(told: Told, world: Run, hub: Hub, token: int) -> None:
     call = told.fenced.invoke(hub.actor)
     try:
         entry = hub.memory.set("fenced", {"token": token, "call": call.id}, fence=("x", token))
         call.done((entry.revision, token))
     except OutcomeUnknown:
-        world.twin.note(gave_up=True)
+        world.gave_up()
         raise
     except GhcoordError as error:
         call.refused(repr(error))
         raise
 
 
-def submitter(world: World, runtime: SimRuntime, hub: Hub) -> None:
+def submitter(world: Run, runtime: Runtime, hub: Hub) -> None:
     """Queues the tasks, each as often as it takes; the same id twice is one task."""
     for task_id in TASKS:
         while True:
@@ -153,10 +152,10 @@ def submitter(world: World, runtime: SimRuntime, hub: Hub) -> None:
                 runtime.sleep(0.5)
 
 
-def worker(told: Told) -> Callable[[World, SimRuntime, Hub], None]:
+def worker(told: Told) -> Workload:
     """Leases, dawdles, reports, tends the others, until every task has ended."""
 
-    def run(world: World, runtime: SimRuntime, hub: Hub) -> None:
+    def run(world: Run, runtime: Runtime, hub: Hub) -> None:
         token = 0
         unreported: list[Task] = []
         deadline = runtime.monotonic() + 3600
@@ -183,11 +182,12 @@ def worker(told: Told) -> Callable[[World, SimRuntime, Hub], None]:
                 counts = hub.tasks.counts()
                 if len(TASKS) == counts["succeeded"] == sum(counts.values()):
                     return
-                runtime.sleep(WORKER_TTL * 2.5 if runtime.randbits(4) == 0 else runtime.uniform(0.5, WORKER_TTL / 3))
+                pause = WORKER_TTL * 2.5 if runtime.randbits(4) == 0 else runtime.uniform(0.5, WORKER_TTL / 3)
+                runtime.sleep(pause * world.pace)
             except WorkerReplaced:
                 token = 0
             except OutcomeUnknown:
-                world.twin.note(gave_up=True)
+                world.gave_up()
             except GhcoordError:
                 runtime.sleep(0.5)
         raise AssertionError(f"{hub.actor} waits for ever: {hub.tasks.counts()}")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 from ghcoord.bootstrap import open_hub
+from ghcoord.clock import Runtime
 from ghcoord.config import BudgetSettings, GithubSettings, Settings
 from ghcoord.errors import GhcoordError
 from ghcoord.hub import Hub
@@ -28,6 +31,7 @@ from ghcoord.twin.faults import Fault, FaultKind, Faults
 from ghcoord.twin.inprocess import in_process
 from ghcoord.twin.log import Kind
 from ghcoord.twin.messages import Incoming
+from ghcoord.twin.repository import Repository
 from ghcoord.twin.rest import Reply
 from ghcoord.twin.server import Twin
 
@@ -65,6 +69,11 @@ CRASH = FaultRates(0, 0, 0, 0, 0, 0, 0, 0, crash=0.002)
 """Of the simulation's own faults only the death of a process, before and after a request."""
 
 _here = threading.local()
+
+
+def enter(process: str, store: Store | None = None) -> None:
+    """This thread is ``process`` from now on."""
+    _here.process, _here.store = process, store
 
 
 class Late:
@@ -157,6 +166,51 @@ class Sent:
     outcome: str
 
 
+@contextmanager
+def recording(sent: list[Sent], sender: type[Sender]) -> Iterator[None]:
+    """Let all transactors have ``sender``, and note in ``sent`` what it finds out."""
+
+    class Recording(sender):  # type: ignore[misc, valid-type]  # a class that is handed in
+        def send(self, request: Request, deadline: float) -> Mapping[str, Oid] | None:
+            outcome = "unknown"
+            try:
+                made: Mapping[str, Oid] | None = super().send(request, deadline)
+                outcome = "lost" if made is None else "won"
+                return made
+            except GhcoordError as error:
+                outcome = type(error).__name__
+                raise
+            finally:
+                op = request.op
+                sent.append(Sent(_here.process, op.ids, tuple(request.changes), op.revision, outcome))
+
+    usual = Transactor.sender
+    Transactor.sender = Recording
+    try:
+        yield
+    finally:
+        Transactor.sender = usual
+
+
+class Run(Protocol):
+    """What a workload and the checks need of a run."""
+
+    prefix: str
+    repository: Repository
+    sent: list[Sent]
+    guarded: bool
+    """Whether locks are taken for the namespace that they protect."""
+    pace: float
+    """By what the times for which somebody does nothing are multiplied."""
+
+    def gave_up(self) -> None:
+        """The caller of this process was told that the outcome is unknown."""
+
+
+Workload = Callable[[Run, Runtime, Hub], None]
+"""What a process does with its hub."""
+
+
 @dataclass
 class World:
     """One run: processes on one twin, by one seed."""
@@ -166,9 +220,11 @@ class World:
     mode: str
     faults: bool = True
     sent: list[Sent] = field(default_factory=list)
+    pace: float = 1.0
 
     def __post_init__(self) -> None:
         self._made = False
+        self.guarded = self.mode == "rest" or self.seed % 2 == 1  # where there is no other way, and elsewhere
         self.prefix, self.write = MODES[self.mode]
         self.simulation = Simulation(self.seed, CRASH if self.faults else FaultRates.none())
         self.twin = SteppedTwin(self.folder / "twin", self.simulation, LATE_MOVES if self.faults else 0.0)
@@ -179,16 +235,15 @@ class World:
             prefix=self.prefix, github=GithubSettings(write=self.write), budget=BudgetSettings(patience=600.0)
         )
 
-    @property
-    def guarded(self) -> bool:
-        """Whether locks are taken for the namespace that they protect: where there is no other way, and elsewhere."""
-        return self.mode == "rest" or self.seed % 2 == 1
+    def gave_up(self) -> None:
+        """See :class:`Run`."""
+        self.twin.note(gave_up=True)
 
-    def process(self, name: str, run: Callable[[World, SimRuntime, Hub], None], *, restarts: int = 1) -> None:
+    def process(self, name: str, run: Workload, *, restarts: int = 1) -> None:
         """Add a process with a hub of its own, as often as it takes to open it."""
 
         def body(runtime: SimRuntime, store: Store) -> None:
-            _here.store, _here.process = store, name
+            enter(name, store)
             run(self, runtime, self.opened(runtime, name))
 
         self.simulation.process(name, body, restarts=restarts)
@@ -212,33 +267,9 @@ class World:
 
     def run(self, sender: type[Sender] = Sender) -> None:
         """Run all processes to their end, with ``sender`` in their transactors, and let land what is late."""
-        usual = Transactor.sender
-        Transactor.sender = self._recording(sender)
-        try:
-            with in_process(self.twin):
-                self.simulation.run(60_000)
-        finally:
-            Transactor.sender = usual
+        with recording(self.sent, sender), in_process(self.twin):
+            self.simulation.run(60_000)
         self.twin.settle()
-
-    def _recording(self, sender: type[Sender]) -> type[Sender]:
-        sent = self.sent
-
-        class Recording(sender):  # type: ignore[misc, valid-type]  # a class that is handed in
-            def send(self, request: Request, deadline: float) -> Mapping[str, Oid] | None:
-                outcome = "unknown"
-                try:
-                    made: Mapping[str, Oid] | None = super().send(request, deadline)
-                    outcome = "lost" if made is None else "won"
-                    return made
-                except GhcoordError as error:
-                    outcome = type(error).__name__
-                    raise
-                finally:
-                    op = request.op
-                    sent.append(Sent(_here.process, op.ids, tuple(request.changes), op.revision, outcome))
-
-        return Recording
 
     @property
     def met(self) -> Counter[str]:

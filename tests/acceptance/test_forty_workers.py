@@ -12,7 +12,7 @@ from ghcoord.hub import Hub
 from ghcoord.testing.simulation import SimRuntime
 from tests.worker.crowd import Crowd
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 WORKERS = 40
 TASKS = 20_000
@@ -47,7 +47,7 @@ def work(crowd: Crowd, start: float) -> float:
         crowd.worker(f"w{number:02d}", after=start)
     crowd.run()
     assert TASKS == len(crowd.ran) == len({task for _, task in crowd.ran}), "each ran once"
-    assert [] == [entry for entry in crowd.log if "error" in entry[1]]
+    assert [] == [entry for entry in crowd.log if "error" in entry[1] or "is gone" in entry[2]]
     assert took < HOUR
     return took
 
@@ -63,10 +63,9 @@ def test_twenty_thousand_tasks_within_an_hour(tmp_path: Path, monkeypatch: pytes
     print(f"{server.busiest(HOUR, server.reads)} reads and {server.busiest(HOUR, server.polls)} polls an hour")
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["a-machine-each", "one-machine"])
-def test_the_twin_never_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+def test_the_twin_never_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same through the github driver and the twin with the published limits: no 403, no 429, ever."""
-    crowd = Crowd(tmp_path, monkeypatch, shared=shared, twin=True)
+    crowd = Crowd(tmp_path, monkeypatch, twin=True)
     twin = crowd.twin
     assert twin is not None
     with crowd.reachable():

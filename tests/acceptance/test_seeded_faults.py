@@ -6,25 +6,50 @@ The fourth line of the network drivers' acceptance.
 from __future__ import annotations
 
 import shutil
+import traceback
 from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ghcoord.bootstrap import open_hub
+from ghcoord.clock import SystemRuntime
+from ghcoord.config import BudgetSettings, Settings
+from ghcoord.errors import GhcoordError
+from ghcoord.store.open import Surroundings, open_store
 from ghcoord.store.sending import Sender
 from ghcoord.testing.history import Outcome, Violation
 from ghcoord.testing.simulation import SimulationFailure
-from ghcoord.twin.faults import KINDS
+from ghcoord.twin.faults import KINDS, FaultKind
+from ghcoord.twin.server import Twin
 from tests.acceptance.mixed import Told, counter, owner, submitter, worker
-from tests.acceptance.seeded import MODES, World
+from tests.acceptance.seeded import MODES, Sent, Workload, World, enter, recording
 from tests.acceptance.verdict import Branches, applied_in, violations
 from tests.simulation.test_transact_sim import NeverLooks
+from tests.store.remote.hubs import ENVIRONMENT
 
 SEEDS = 200
 PART = 50
 """Seeds of one slow test, so that several processes share them."""
 
 QUICK = 3
+SOCKET_SEEDS = 4
+"""Runs with the remote driver, on real time."""
+
+PUSH_RATES: Mapping[FaultKind, float] = {
+    "late": 0.15,
+    "reply_lost": 0.03,
+    "request_lost": 0.03,
+    "delay": 0.03,
+    "status": 0.04,
+    "reset": 0.03,
+    "truncated": 0.03,
+    "stale": 0.02,
+}
+"""How likely each fault is for a request of git."""
+
 TRACE = 40
 """Lines of the trace in a failure."""
 
@@ -126,7 +151,7 @@ def test_an_operation_id_that_is_not_looked_for_is_found(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_without_the_check_many_runs_go_wrong(tmp_path: Path) -> None:
-    """Planted: of the first runs of the 200 a good part has a violation; things are applied twice, and callers misled."""
+    """Planted: of the first runs of the 200 a good part goes wrong: things are applied twice, callers misled."""
     wrong = []
     for seed in range(PART):
         try:
@@ -155,3 +180,70 @@ def test_the_same_seed_gives_the_same_history(tmp_path: Path) -> None:
     assert traces[0] == traces[1]
     landings = [[landing.moves for landing in world.repository.landings] for world in worlds]
     assert landings[0] == landings[1]
+
+
+class Sockets:
+    """A run with sockets, threads and real time: each process has its own copy of the hub and pushes with git."""
+
+    prefix = "refs/heads/ghcoord/"
+    guarded = False
+    pace = 0.05
+
+    def __init__(self, seed: int, folder: Path, twin: Twin) -> None:
+        self.sent: list[Sent] = []
+        self.repository = twin.repository("me", "hub", empty=False)
+        self._folder = folder
+        self._url = f"{twin.url}/me/hub.git"
+        self._environment = {**ENVIRONMENT, "GH_TOKEN": twin.user("me"), "GHCOORD_GITHUB_API": f"{twin.url}/api/v3"}
+        twin.faults.seed(seed, PUSH_RATES, seconds=1.5)
+        self._failed: list[str] = []
+
+    def gave_up(self) -> None: ...
+
+    def run(self, processes: Mapping[str, Workload]) -> None:
+        """Run all of them to their end."""
+        with recording(self.sent, Sender):
+            threads = [SystemRuntime().spawn(partial(self._one, *each), each[0]) for each in processes.items()]
+            for thread in threads:
+                thread.join()
+        assert [] == self._failed
+
+    def _one(self, name: str, work: Workload) -> None:
+        enter(name)
+        runtime = SystemRuntime()
+        around = Surroundings(environment=self._environment, cache=self._folder / name)
+        settings = Settings(budget=BudgetSettings(limits="none"))
+        try:
+            while True:
+                store = open_store(self._url, runtime, settings, around)
+                try:
+                    hub = open_hub(store, runtime, settings, actor=name, state=self._folder / "none", make=True)
+                    break
+                except GhcoordError:
+                    runtime.sleep(0.2)
+            work(self, runtime, hub)
+        except BaseException:
+            self._failed.append(f"{name}: {traceback.format_exc()}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_seeded_faults_break_nothing_over_git_push(tmp_path: Path) -> None:
+    """The same work with the remote driver over the twin's smart HTTP, pushes lost, late, refused and unanswered."""
+    met: Counter[str] = Counter()
+    done = calls = 0
+    for seed in range(SOCKET_SEEDS):
+        folder = tmp_path / f"run{seed}"
+        with Twin(folder / "twin") as twin:
+            told, run = Told(), Sockets(seed, folder, twin)
+            work = {"a": owner(told, 2), "b": owner(told, 2), "c": counter(told, 3), "d": counter(told, 3)}
+            run.run({**work, "submitter": submitter, "w1": worker(told), "w2": worker(told)})
+            twin.faults.clear()
+            twin.settle()
+            assert [] == violations(run, told), f"seed {seed}"
+        met.update(kind for _, kind, _ in twin.faults.met)
+        calls += len(told.calls)
+        done += sum(call.outcome is Outcome.DONE for call in told.calls)
+    print(f"{calls} calls, {done} done, {dict(met)}")
+    assert set(PUSH_RATES) == set(met)
+    assert done > calls * 0.5

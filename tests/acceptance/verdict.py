@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ghcoord.store.local import LocalStore
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.testing.history import Outcome, Violation, check_increasing
 from tests.acceptance.mixed import CALLS, COUNTS, TASKS, Told
-from tests.acceptance.seeded import Sent, World
+from tests.acceptance.seeded import Run, Sent
 from tests.coord.world import check_queue
 
 MEMORY = "memory/global"
@@ -85,14 +85,14 @@ class Branches:
         return next((made.changed[path] for made in reversed(self.of.get(space, [])) if path in made.changed), None)
 
 
-def violations(world: World, told: Told) -> list[str]:
+def violations(world: Run, told: Told) -> list[str]:
     """What is wrong, by each of the checks."""
     found = []
     try:
         branches = Branches(Path(world.repository.folder), world.prefix)
     except Violation as violation:
         return [str(violation)]
-    for check in (
+    checks: list[Callable[[], None]] = [
         lambda: check_lines(world, branches),
         lambda: check_once(branches),
         lambda: check_sent(world.sent, branches),
@@ -100,7 +100,8 @@ def violations(world: World, told: Told) -> list[str]:
         lambda: check_memory(told, branches),
         lambda: check_fences(world, told, branches),
         lambda: check_tasks(world, told, branches),
-    ):
+    ]
+    for check in checks:
         try:
             check()
         except Violation as violation:
@@ -108,7 +109,7 @@ def violations(world: World, told: Told) -> list[str]:
     return found
 
 
-def check_lines(world: World, branches: Branches) -> None:
+def check_lines(world: Run, branches: Branches) -> None:
     """Revisions rise along each branch, heads moved from each commit to a child of it, and none was ever lost."""
     for space, line in branches.of.items():
         check_increasing([made.revision for made in line], f"revisions of {space}")
@@ -185,7 +186,7 @@ def check_memory(told: Told, branches: Branches) -> None:
     told.sets.check_counter(json.loads(last)["value"] if last is not None else 0)
 
 
-def check_fences(world: World, told: Told, branches: Branches) -> None:
+def check_fences(world: Run, told: Told, branches: Branches) -> None:
     """Tokens rise from grant to grant, one holder at a time; no write of an older one comes after a newer one's."""
     holder: int | None = None
     granted: list[int] = []
@@ -223,7 +224,7 @@ def check_fences(world: World, told: Told, branches: Branches) -> None:
             raise Violation(f"{call.id} was told {call.value} and is {by_call[call.id]}")
 
 
-def check_tasks(world: World, told: Told, branches: Branches) -> None:
+def check_tasks(world: Run, told: Told, branches: Branches) -> None:
     """Every task succeeded once, by a lease that it was given; the leases' tokens rise; the index fits the records."""
     store = LocalStore(Path(world.repository.folder), SystemRuntime(), world.prefix)
     try:

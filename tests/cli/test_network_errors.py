@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ghcoord.store.wrappers import RetryingStore
-from ghcoord.twin.repository import Protection, Repository
+from ghcoord.twin.repository import Protection, RefUpdate, Repository
 from ghcoord.twin.server import Twin
 from tests.cli.running import Cli, Run, spawn
 
@@ -99,6 +99,41 @@ def test_no_token_at_all(twin: Twin, cli: Cli, monkeypatch: pytest.MonkeyPatch, 
     assert "set GH_ENTERPRISE_TOKEN, or run 'gh auth login --hostname 127.0.0.1:" in run.error
 
 
+def test_a_server_that_was_named_is_called_by_its_name(
+    twin: Twin, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With GHCOORD_GITHUB_API no message sends a user to github.com or to a variable of another server."""
+    place = twin.url.removeprefix("http://")
+    monkeypatch.setenv("GHCOORD_GITHUB_API", f"{twin.url}/api/v3")
+    monkeypatch.setenv("GH_TOKEN", "wrong")
+    assert f"{place} does not accept the token" in cli("status", "--hub", "github:me/hub").error
+    monkeypatch.delenv("GH_TOKEN")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"no token for {place}: set GH_TOKEN" == cli("status", "--hub", "github:me/hub").error
+
+
+def test_a_server_that_does_not_answer_is_told_of(twin: Twin, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is tried again standard error says so, and standard output keeps to its JSON."""
+    monkeypatch.setattr("ghcoord.store.wrappers.QUIET", 0.0)
+    monkeypatch.setattr(RetryingStore.__init__, "__defaults__", (0.3,))
+    monkeypatch.setenv("GHCOORD_GITHUB_API", "http://127.0.0.1:1")
+    run = cli("status", "--hub", "github:me/hub", "--json")
+    assert (7, "UNAVAILABLE") == (run.code, run.json["error"]["code"])
+    assert 1 == len(run.err.splitlines())
+    assert run.err.rstrip().endswith("trying again, 127.0.0.1:1 cannot be reached (connection refused)")
+
+
+def test_a_branch_in_the_way(twin: Twin, cli: Cli) -> None:
+    """A branch by the name of the hub's folder of branches is named before anything is written."""
+    full = twin.repository("me", "full", empty=False)
+    main = full.refs()["refs/heads/main"]
+    full.update_refs([RefUpdate("refs/heads/ghcoord", None, main)], login="me", via="rest", now=0.0)
+    run = cli("init", url_of(twin, "me/full"))
+    assert 2 == run.code
+    assert "refs/heads/ghcoord of github://127.0.0.1:" in run.error
+    assert run.error.endswith("rename or delete it, or choose another prefix")
+
+
 def test_a_missing_permission(twin: Twin, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that may only read: the permission is named, by the write and by doctor."""
     cli("init")
@@ -178,8 +213,10 @@ def test_a_missing_repository(twin: Twin, cli: Cli) -> None:
     run = cli("init", where)
     assert 3 == run.code
     assert "or let 'ghcoord init --create' make it (private)" in run.error
-    assert 0 == cli("init", where, "--create").code
-    assert 0 == cli("init", where, "--create").code
+    made = cli("init", where, "--create")
+    assert (0, "takes about ten seconds" in made.err) == (made.code, True)
+    again = cli("init", where, "--create")
+    assert (0, "") == (again.code, again.err)
     assert repository(twin, "me/new").private
 
 

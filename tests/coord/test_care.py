@@ -272,7 +272,7 @@ def test_a_hub_in_memory_can_be_kept(world: World, tmp_path: Path) -> None:
     hub.export(tmp_path / "x.bundle")
     with imported(tmp_path / "x.bundle", tmp_path / "copy.git", tmp_path) as copy:
         assert 1 == copy.memory.get("a")
-    with pytest.raises(UsageError, match="name a new folder"):
+    with pytest.raises(UsageError, match="imported into a new folder"):
         import_hub(tmp_path / "x.bundle", "memory:", Settings())
 
 

@@ -28,7 +28,7 @@ def cli_reference() -> str:
     parts = [
         "# Command line",
         f"Generated from the program's own help by `{COMMAND}`. Do not edit.",
-        "Every command also takes `--hub PATH` (`-H`), `--json`, `--debug` and `--help`, before or after its name. "
+        "Every command also takes `--hub HUB` (`-H`), `--json`, `--debug` and `--help`, before or after its name. "
         "They are left out below.",
         "With `--json` a command prints one JSON document on standard output: an object, or a list of objects. "
         'A failure prints `{"error": {"code", "message", "exit_code", "retryable", …}}` there. '

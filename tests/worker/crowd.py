@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +31,9 @@ from ghcoord.twin.rest import Reply
 from ghcoord.twin.server import Twin
 
 NOWHERE = Path("/nonexistent")
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where the twin's many small files cost the least."""
+
 TOKEN = "ghp_crowd"
 
 
@@ -52,6 +58,8 @@ class Crowd:
         self.simulation = Simulation(seed, FaultRates.none())
         self.server = ScarceServer(self.simulation.server_time)
         self.folder = folder
+        self.requests: Counter[str] = Counter()
+        """Requests to the twin, by process."""
         self.twin = self._make_twin() if twin else None
         self.state = folder / "machine" if shared else None
         self.daemons: dict[str, WorkerDaemon] = {}
@@ -65,12 +73,16 @@ class Crowd:
 
     def _make_twin(self) -> Twin:
         """With the published limits, reached in this process by :func:`ghcoord.twin.inprocess.in_process`."""
-        made = Twin(limits=TwinLimits.published(), runtime=SimRuntime(self.simulation, "twin"))
+        runtime = SimRuntime(self.simulation, "twin")
+        made = Twin(Path(mkdtemp(dir=MEMORY)), limits=TwinLimits.published(), runtime=runtime)
         made.user("me", TOKEN)
         made.repository("me", "hub", empty=False, private=True)
         handle, scheduler, random = made.handle, self.simulation.scheduler, self.simulation.random
 
         def slow(incoming: Incoming) -> Reply:
+            sender = scheduler._current
+            assert sender is not None
+            self.requests[sender.group] += 1
             scheduler.wait("a request travels", None, random.uniform(*self.server.latency))
             answer = handle(incoming)
             scheduler.wait("an answer travels", None, random.uniform(*self.server.latency))
@@ -96,6 +108,7 @@ class Crowd:
                 yield
         finally:
             self.twin.stop()
+            rmtree(self.twin.folder)
 
     def _alone(self, run: Callable[[SimRuntime], None]) -> None:
         """Have ``run`` done by a process before the others begin."""
@@ -123,7 +136,7 @@ class Crowd:
         return open_hub(self._store(runtime), runtime, Settings(), actor=actor, state=NOWHERE)
 
     def worker(self, name: str, *, after: float = 0.0, **options: Any) -> None:
-        """A daemon in a process of its own, begun ``after`` so many seconds; its tool ``nap`` sleeps for ``seconds``."""
+        """A daemon in a process of its own, begun ``after`` so many seconds, with a tool ``nap``."""
 
         def run(runtime: SimRuntime, store: object) -> None:
             hub = self.open(runtime, name)

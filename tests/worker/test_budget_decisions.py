@@ -137,7 +137,7 @@ def hub(world: World, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 def test_a_lease_may_be_either_while_an_answer_is_missing(hub: Hub) -> None:
-    """A shorter ttl counts from the request that publishes it, a longer one from the answer; a refusal takes it back."""
+    """A shorter ttl counts once it is sent, a longer one once it is acknowledged; a refusal takes it back."""
     rhythm = Rhythm(hub, 15.0, None)
     rhythm.granted(100.0, 90.0)
     assert 100 + 90 * GIVE_UP_AT == rhythm.give_up_at()

@@ -49,10 +49,10 @@ def _options(
         typer.Option(
             "--hub",
             "-H",
-            metavar="PATH",
+            metavar="HUB",
             callback=_set_hub,
             expose_value=False,
-            help="The hub's folder; else GHCOORD_HUB, else hub in ghcoord.toml.",
+            help="The hub: a folder or a URL; else GHCOORD_HUB, else hub in ghcoord.toml.",
         ),
     ] = None,
     json: Annotated[

@@ -12,7 +12,7 @@ import typer
 from ghcoord.errors import NoHub, UsageError
 from ghcoord.faces.cli.common import confirm
 from ghcoord.faces.cli.context import hub_url, invocation, open_hub, say_wait, settings
-from ghcoord.faces.cli.output import respond, say
+from ghcoord.faces.cli.output import note, respond, say
 
 DEFAULT_HUB = "./hub.git"
 
@@ -39,13 +39,13 @@ def init(
     import ghcoord.bootstrap as bootstrap
 
     if path is not None and invocation().hub not in (None, path):
-        raise UsageError("the hub is named twice: give PATH or --hub")
+        raise UsageError("the hub is named twice: give HUB or --hub")
     try:
         where = hub_url() if path is None else path
     except NoHub:
         where = DEFAULT_HUB
     _ask_about_files(where, yes)
-    hub, new = bootstrap.create(where, settings(), on_wait=say_wait, make_repository=create)
+    hub, new = bootstrap.create(where, settings(), on_wait=say_wait, make_repository=create, tell=note)
     with hub:
         view = {"hub": hub.url, "id": hub.id, "created": new}
 
@@ -120,6 +120,7 @@ def doctor(
     repairs = put_right(where, dry_run=dry_run, yes=yes) if repair else []
     findings += examine(where)
     if probe:
+        note("trying GitHub out takes about half a minute: it allows a write a second")
         findings += try_out(where, findings)
     unusable = any(one.level == "error" for one in findings)
 

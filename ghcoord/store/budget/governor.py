@@ -13,7 +13,7 @@ from ghcoord.clock import Runtime
 from ghcoord.config import BudgetSettings
 from ghcoord.errors import Throttled
 from ghcoord.store.budget.base import Kind, OnWait, Pace, Report
-from ghcoord.store.budget.ledger import Ledger, Primary, State
+from ghcoord.store.budget.ledger import LARGEST_NUMBER, LONGEST_BLOCK, Ledger, Primary, State
 from ghcoord.store.budget.limits import HOUR, MINUTE, Limits, is_githubs
 from ghcoord.store.budget.plan import POLL_PER_WORKER, Load, most, plan
 from ghcoord.store.budget.statement import statement
@@ -285,7 +285,8 @@ class Governor:
 
 
 def _block(state: State, now: float, until: float, why: str) -> None:
-    """Nothing leaves before ``until``. What comes while it is blocked is the same refusal."""
+    """Nothing leaves before ``until``, a day at most. What comes while it is blocked is the same refusal."""
+    until = min(until, now + LONGEST_BLOCK - 1.0)  # the ledger drops what is longer
     if until <= now:
         return
     if state.blocked_until <= now:
@@ -318,10 +319,12 @@ def _primary(headers: Mapping[str, str], now: float, wall: float) -> Primary | N
         limit, left = int(headers["x-ratelimit-limit"]), int(headers["x-ratelimit-remaining"])
         reset = int(headers["x-ratelimit-reset"])
         date = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else wall
+        wait = min(reset, LARGEST_NUMBER) - date + 1.0
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
-    wait = reset - date + 1.0
-    return Primary(limit, max(0, left), now + min(wait, HOUR + MINUTE)) if limit > 0 and wait > 0 else None
+    if limit <= 0 or wait <= 0:
+        return None
+    return Primary(min(limit, LARGEST_NUMBER), min(max(0, left), LARGEST_NUMBER), now + min(wait, HOUR + MINUTE))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

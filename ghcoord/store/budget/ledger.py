@@ -35,6 +35,9 @@ LOCK_WAIT = 2.0
 LONGEST_BLOCK = 86400.0
 """Seconds after which a block is not believed any more: the file is damaged."""
 
+LARGEST_NUMBER = 10**12
+"""No count of a server's is larger, and no time since the epoch."""
+
 LOCK_PAUSE = 0.005
 """Seconds between two tries to get the lock."""
 
@@ -71,10 +74,21 @@ class State:
         self.writes = _window(self.writes, now, HOUR)
         self.pushes = _window(self.pushes, now, HOUR)
         self.refusals = _window(self.refusals, now, HOUR)
-        self.points = {second: count for second, count in self.points.items() if now - MINUTE <= second <= now + _AHEAD}
-        self.workers = {who: told for who, told in self.workers.items() if now < told[1] <= now + LONGEST_BLOCK}
+        self.points = {
+            second: count
+            for second, count in self.points.items()
+            if now - MINUTE <= second <= now + _AHEAD and 0 < count <= LARGEST_NUMBER
+        }
+        self.workers = {
+            who: told
+            for who, told in self.workers.items()
+            if now < told[1] <= now + LONGEST_BLOCK and told[0] <= LARGEST_NUMBER
+        }
         self.primary = {
-            name: one for name, one in self.primary.items() if now < one.resets <= now + HOUR + MINUTE + _AHEAD
+            name: one
+            for name, one in self.primary.items()
+            if now < one.resets <= now + HOUR + MINUTE + _AHEAD and 0 < one.limit <= LARGEST_NUMBER
+            and 0 <= one.left <= LARGEST_NUMBER
         }
         if not now < self.blocked_until <= now + LONGEST_BLOCK:
             self.blocked_until, self.why = 0.0, ""

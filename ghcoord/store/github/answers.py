@@ -18,6 +18,7 @@ answer                                                    error
 413, and 422 «too large»                                  ``TooLarge``
 422 of a protected branch or a ruleset                    ``Denied``
 other 4xx                                                 ``StoreError``
+GraphQL errors besides what a mutation did                ``OutcomeUnknown``
 GraphQL ``RATE_LIMITED``, or the text of a limit          ``Throttled``
 GraphQL ``FORBIDDEN``, ``INSUFFICIENT_SCOPES``, protected ``Denied``
 GraphQL ``NOT_FOUND`` of the repository                   ``NotFound``
@@ -133,6 +134,8 @@ def judge_graphql(asked: Asked, answer: Answer, now: float, waits: int = 0) -> E
         return Throttled(f"{repo.host} allows no request for now: {limit}", retry_at(answer.headers, now, waits))
     if not errors:
         return None if isinstance(body.get("data"), dict) else no_answer(asked, "an answer without data")
+    if asked.may_be_done and _any_done(body.get("data")):
+        return no_answer(asked, "its answer has errors besides what was done")
     types, messages = zip(*_read(errors), strict=True)
     text = "; ".join(messages)
     limit = limit_of(Answer(403, {}, {"message": text}))
@@ -148,6 +151,11 @@ def judge_graphql(asked: Asked, answer: Answer, now: float, waits: int = 0) -> E
     return GraphQLRefused(types, messages)
 
 
+def _any_done(data: Any) -> bool:
+    """Whether a mutation was made: one that failed is null. What it returns may fail by itself."""
+    return isinstance(data, Mapping) and any(value is not None for value in data.values())
+
+
 def _read(errors: Any) -> Iterator[tuple[str, str]]:
     for error in errors if isinstance(errors, list) else [errors]:
         known = error if isinstance(error, Mapping) else {}
@@ -159,10 +167,15 @@ def _read(errors: Any) -> Iterator[tuple[str, str]]:
 # -- exceptions
 
 
-def judge_failure(asked: Asked, failure: BaseException, now: float) -> GhcoordError:
-    """The error for an exception that came instead of an answer. Says nothing of the exception's text."""
+def judge_failure(
+    asked: Asked, failure: BaseException, now: float, handled: BaseException | None = None
+) -> GhcoordError:
+    """The error for an exception that came instead of an answer. Says nothing of the exception's text.
+
+    ``handled`` is what was being handled when the request was sent: Python hangs it on, and it tells nothing.
+    """
     host = asked.repo.host
-    causes = tuple(_causes(failure))
+    causes = tuple(_causes(failure, handled))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Unavailable(
@@ -184,9 +197,9 @@ def _host(repo: Repo) -> str:
     return repo.api.partition("://")[2].partition("/")[0] or repo.host
 
 
-def _causes(failure: BaseException | None) -> Iterator[BaseException]:
-    """``failure`` and what lies beneath it, as requests and urllib3 wrap it."""
-    seen: set[int] = set()
+def _causes(failure: BaseException | None, handled: BaseException | None) -> Iterator[BaseException]:
+    """``failure`` and what lies beneath it down to ``handled``, as requests and urllib3 wrap it."""
+    seen = {id(handled)}
     stack = [failure]
     while stack:
         one = stack.pop()
@@ -202,8 +215,8 @@ def _causes(failure: BaseException | None) -> Iterator[BaseException]:
 def _not_sent(causes: tuple[BaseException, ...]) -> str | None:
     """Why it is certain that nothing left; ``None`` where it is not."""
     for cause in causes:
-        if isinstance(cause, lower.NewConnectionError | ConnectionRefusedError):
-            return "connection refused"
+        if isinstance(cause, lower.NewConnectionError):
+            return _unconnected(causes)
         if isinstance(cause, failures.ConnectTimeout | lower.ConnectTimeoutError):
             return "no connection in time"
         if isinstance(cause, failures.ProxyError | lower.ProxyError | failures.InvalidProxyURL):
@@ -214,9 +227,15 @@ def _not_sent(causes: tuple[BaseException, ...]) -> str | None:
             return "its URL cannot be used"
         if isinstance(cause, ssl.SSLError) and _in_handshake(cause):
             return "TLS failed"
-        if isinstance(cause, OSError) and cause.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EMFILE):
-            return "no way there" if cause.errno != errno.EMFILE else "too many open files here"
     return None
+
+
+def _unconnected(causes: tuple[BaseException, ...]) -> str:
+    """Why there was no connection. The numbers alone prove nothing: a connection in use fails with them too."""
+    numbers = {cause.errno for cause in causes if isinstance(cause, OSError)}
+    if numbers & {errno.ENETUNREACH, errno.EHOSTUNREACH}:
+        return "no way there"
+    return "too many open files here" if errno.EMFILE in numbers else "connection refused"
 
 
 def _in_handshake(failure: ssl.SSLError) -> bool:

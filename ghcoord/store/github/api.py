@@ -27,6 +27,12 @@ class Repo:
         return f"github://{self.host}/{self.owner}/{self.name}"
 
     @property
+    def place(self) -> str:
+        """What messages call the server: ``host``, unless the API was named and is elsewhere."""
+        named = self.api.partition("://")[2].partition("/")[0]
+        return self.host if named in ("", f"api.{self.host}") else named
+
+    @property
     def path(self) -> str:
         """The start of REST paths about it."""
         return f"/repos/{self.owner}/{self.name}"

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import Conflict, NotFound, OutcomeUnknown, StoreError, Unavailable, Unsupported
+from ghcoord.errors import Conflict, GhcoordError, NotFound, OutcomeUnknown, Unavailable, Unsupported
 from ghcoord.ids import new_op_id
 from ghcoord.store.base import ROOT_RECORD, Collected, CommitInfo, Oid, Store, Tell
 from ghcoord.store.github.api import Api, GraphQLRefused, Repo
@@ -148,7 +148,7 @@ class Rewriting:
         self._heads.expect_change()
         try:
             heads = self._heads.read()
-        except StoreError as error:
+        except GhcoordError as error:
             raise OutcomeUnknown(f"{failure}; and then: {error}") from failure
         settle(self._objects, heads, drafts, ours, refused=not isinstance(failure, OutcomeUnknown))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from ghcoord.errors import Denied, NotFound, Unavailable
+from ghcoord.errors import Denied, NotFound, Unavailable, UsageError
 from ghcoord.store.github.api import Api
 from ghcoord.store.github.refusals import say
 
@@ -18,13 +18,13 @@ shared memory. They change often and have nothing to do with this branch.
 """
 
 
-def create_on_github(api: Api, prefix: str, *, create: bool, private: bool = True) -> None:
-    """Leave a repository in which the refs below ``prefix`` can be made. May be called again and again.
+def create_on_github(api: Api, prefix: str, *, create: bool, private: bool = True) -> bool:
+    """Leave a repository in which the refs below ``prefix`` can be made; whether there is none yet.
 
     A repository that is missing is made only with ``create``, else ``NotFound``
     names both ways.  An empty one gets its first commit, a README on its
     default branch, since GitHub makes no refs before.  Raises ``Denied`` for
-    one that is archived or that the token may not write to.
+    one that is archived or that the token may not write to, ``UsageError`` where a ref stands in the way.
     """
     repo = api.repo
     found = api.rest("GET", repo.path, expect=(404,))
@@ -48,6 +48,22 @@ def create_on_github(api: Api, prefix: str, *, create: bool, private: bool = Tru
     branch = str(about.get("default_branch") or "main")
     if api.rest("GET", f"{repo.path}/git/ref/heads/{quote(branch)}", expect=(404, 409)).status != 200:
         _first_commit(api, prefix)
+    return _is_free(api, prefix)
+
+
+def _is_free(api: Api, prefix: str) -> bool:
+    """Whether there is no hub yet; raises ``UsageError`` for a ref in the way, as GitHub does not say it later."""
+    repo = api.repo
+    parent = prefix.rstrip("/")
+    answer = api.rest("GET", f"{repo.path}/git/matching-refs/{quote(parent.removeprefix('refs/'))}", expect=(404, 409))
+    listed = answer.body if answer.status == 200 and isinstance(answer.body, list) else []
+    names = [str(one.get("ref")) for one in listed if isinstance(one, Mapping)]
+    if parent in names:
+        raise UsageError(
+            f"{parent} of {repo.url} stands in the way of the hub's {prefix}*: "
+            "rename or delete it, or choose another prefix"
+        )
+    return not any(name.startswith(prefix) for name in names)
 
 
 def _make(api: Api, private: bool) -> None:

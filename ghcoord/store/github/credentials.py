@@ -138,6 +138,8 @@ def find_credentials(
         return AppCredentials(repo, app, installation, Path(key_file).expanduser(), runtime)
     if (token := ask_gh(repo.host, environment)) is not None:
         return GhCredentials(repo.host, environment, token)
+    if repo.place != repo.host:
+        raise Denied(f"no token for {repo.place}: set {variables[-2]}")
     raise Denied(f"no token for {repo.host}: set {variables[0]}, or run 'gh auth login{_hostname(repo.host)}'")
 
 

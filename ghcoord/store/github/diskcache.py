@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,7 +68,10 @@ class DiskCache:
     def tree(self, oid: Oid) -> Tree | None:
         """The tree ``oid``, where it is kept and whole."""
         data = self._read(oid, "tree")
-        if data is None or object_id("tree", data) != oid:
+        if data is None:
+            return None
+        if object_id("tree", data) != oid:
+            self._drop(oid, "tree")
             return None
         try:
             return parse_tree(data)
@@ -77,7 +81,10 @@ class DiskCache:
     def blob(self, oid: Oid) -> bytes | None:
         """The blob ``oid``, where it is kept and whole."""
         data = self._read(oid, "blob")
-        return data if data is not None and object_id("blob", data) == oid else None
+        if data is None or object_id("blob", data) == oid:
+            return data
+        self._drop(oid, "blob")
+        return None
 
     def commit(self, oid: Oid) -> CommitInfo | None:
         """What is known of the commit ``oid``, where it is kept and whole."""
@@ -86,6 +93,7 @@ class DiskCache:
             return None
         digest, _, text = data.partition(b"\n")
         if digest != _digest(oid, text):
+            self._drop(oid, "commit")
             return None
         try:
             tree, parents, author, time, message = json.loads(text)
@@ -114,9 +122,11 @@ class DiskCache:
             return None
         path = self._path(oid, kind)
         try:
-            with open(path, "rb") as file:
-                data = file.read(LARGEST + 1)
-                used = os.fstat(file.fileno()).st_mtime
+            with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                    return None
+                data, used = file.read(LARGEST + 1), found.st_mtime
         except OSError:
             return None
         if not self._now:
@@ -125,6 +135,11 @@ class DiskCache:
             with contextlib.suppress(OSError):
                 os.utime(path)
         return data
+
+    def _drop(self, oid: Oid, kind: Kind) -> None:
+        """Remove a damaged file, so that the next one takes its place."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path(oid, kind))
 
     def _write(self, oid: Oid, kind: Kind, encode: Callable[[], bytes]) -> None:
         if not self._usable:

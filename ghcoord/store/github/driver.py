@@ -15,7 +15,16 @@ from pathlib import Path
 
 from ghcoord.clock import Runtime
 from ghcoord.config import WRITE_MODES
-from ghcoord.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, StoreError, Unavailable, Unsupported, UsageError
+from ghcoord.errors import (
+    Conflict,
+    Corrupt,
+    GhcoordError,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+    Unsupported,
+    UsageError,
+)
 from ghcoord.store.assemble import check_size
 from ghcoord.store.base import (
     Capabilities,
@@ -264,7 +273,7 @@ class GithubStore:
         for last in [False] * (GONE_AFTER - 1 if refused else 0) + [True]:
             try:
                 heads = self._heads.read()
-            except StoreError as error:
+            except GhcoordError as error:
                 if isinstance(failure, NotFound):
                     raise failure from None
                 raise OutcomeUnknown(f"{_words(failure)}; and then: {error}") from failure

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from ghcoord.errors import NotFound, Unsupported
+from ghcoord.errors import NotFound, Unavailable, Unsupported
 from ghcoord.store.base import Oid
 from ghcoord.store.github import queries
 from ghcoord.store.github.api import Api, GraphQLRefused
@@ -28,7 +28,7 @@ GONE_AFTER = 2
 
 _OID = re.compile(r"[0-9a-f]{40}")
 _SPACE = re.compile(r"[^/\s\x00-\x1f\x7f~^:?*\[\\]+(?:/[^/\s\x00-\x1f\x7f~^:?*\[\\]+)*")
-_NEXT = re.compile(r'<[^>]*[?&]page=([0-9]+)[^>]*>; *rel="next"')
+_NEXT = re.compile(r'<[^>]*[?&]page=([0-9]{1,6})(?![0-9])[^>]*>; *rel="next"')
 
 
 @dataclass(slots=True)
@@ -174,20 +174,28 @@ class Heads:
             repository = data.get("repository")
             if not isinstance(repository, Mapping):
                 raise NotFound(f"{self._api.repo.url} does not exist, or the token may not see it")
-            refs = repository.get("refs") or {}
-            for node in refs.get("nodes") or ():
+            refs = repository.get("refs")
+            nodes, page = (refs.get("nodes"), refs.get("pageInfo")) if isinstance(refs, Mapping) else (None, None)
+            if not isinstance(nodes, list) or not isinstance(page, Mapping):
+                return None
+            for node in nodes:
+                if not isinstance(node, Mapping):
+                    return None
                 full = f"{node.get('prefix')}{node.get('name')}"
                 if not full.startswith(self._prefix):  # the name alone is what is below the prefix that was asked for
                     full = f"{self._prefix}{node.get('name')}"
-                space, target = self._space(full), node.get("target") or {}
-                if space is not None and target.get("__typename") == "Commit" and _is_oid(target.get("oid")):
+                space, target = self._space(full), node.get("target")
+                if space is not None and isinstance(target, Mapping) and target.get("__typename") == "Commit":
+                    if not _is_oid(target.get("oid")):
+                        return None
                     heads[space] = target["oid"]
                     self._objects.take(target)
-            page = refs.get("pageInfo") or {}
-            after = page.get("endCursor")
-            if not page.get("hasNextPage") or after is None:
+            if not page.get("hasNextPage"):
                 self._pages = {}
                 return heads
+            before, after = after, page.get("endCursor")
+            if not isinstance(after, str) or after == before:
+                return None
 
     def _note_login(self, data: Mapping[str, Any]) -> None:
         viewer = data.get("viewer")
@@ -220,18 +228,15 @@ class Heads:
             self._api.rest("GET", self._api.repo.path)  # raises what is wrong with the repository, if anything
         if answer.status == 304 and known is not None:
             return known
-        if not isinstance(answer.body, list):
+        if answer.status in (404, 409) and number == 1:
             return None
         heads = {}
-        for ref in answer.body:
-            space = self._space(str(ref.get("ref"))) if isinstance(ref, Mapping) else None
-            target = ref.get("object") if space is not None else None
-            if (
-                space is not None
-                and isinstance(target, Mapping)
-                and target.get("type") == "commit"
-                and _is_oid(target.get("sha"))
-            ):
+        for ref in answer.body if isinstance(answer.body, list) else (None,):
+            target = ref.get("object") if isinstance(ref, Mapping) else None
+            if not isinstance(ref, Mapping) or not isinstance(target, Mapping):
+                raise Unavailable(f"{self._api.repo.host} gave a list of branches that cannot be read: try again later")
+            space = self._space(str(ref.get("ref")))
+            if space is not None and target.get("type") == "commit" and _is_oid(target.get("sha")):
                 heads[space] = target["sha"]
         following = _NEXT.search(answer.headers.get("link", ""))
         return _Page(answer.headers.get("etag"), heads, int(following[1]) if following else None)

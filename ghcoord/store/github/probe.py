@@ -60,10 +60,8 @@ class _Probe:
             for step in steps:
                 try:
                     yield from step()
-                except GhcoordError as error:
-                    yield _found(
-                        step.__name__.strip("_").replace("_", " "), f"could not be tried: {error.message}", False
-                    )
+                except (GhcoordError, GraphQLRefused) as error:
+                    yield _found(step.__name__.strip("_").replace("_", " "), f"could not be tried: {error}", False)
                     if step in (self._objects, self._create):
                         return
         finally:
@@ -104,7 +102,7 @@ class _Probe:
     def _polling(self) -> Iterator[Observation]:
         path = f"git/matching-refs/{_below(self._ref)}"
         first = self._read(path)
-        names = [one.get("ref") for one in first.body or [] if isinstance(one, Mapping)]
+        names = [one.get("ref") for one in _list(first.body) if isinstance(one, Mapping)]
         yield _found(
             "matching-refs", "lists the new ref" if self._ref in names else f"lists {names}", self._ref in names
         )
@@ -141,7 +139,7 @@ class _Probe:
 
     def _update_refs(self) -> Iterator[Observation]:
         repo = self._api.repo
-        found = self._api.graphql(ID, {"owner": repo.owner, "name": repo.name}).get("repository") or {}
+        found = _map(self._api.graphql(ID, {"owner": repo.owner, "name": repo.name}).get("repository"))
         at, child = self._commits[0], self._commits[1]
 
         def move(**refs: tuple[str, str]) -> str:
@@ -160,7 +158,7 @@ class _Probe:
         yield _found("a stale head in updateRefs", stale or "was moved all the same!", bool(stale))
         both = move(ref=(NOWHERE, child), other=(at, child))
         state = self._read(f"git/ref/{_below(self._other)}").body
-        still = isinstance(state, Mapping) and (state.get("object") or {}).get("sha") == at
+        still = _map(_map(state).get("object")).get("sha") == at
         yield _found(
             "updateRefs of two refs, one stale",
             "moves neither" if both and still else "moved one!",
@@ -193,7 +191,7 @@ class _Probe:
         stale = commit(head, additions=add)
         yield _found("a stale head in createCommitOnBranch", stale or "was committed all the same!", bool(stale))
         now = self._read(f"git/ref/{_below(self._ref)}").body
-        present = (now.get("object") or {}).get("sha") if isinstance(now, Mapping) else None
+        present = _map(_map(now).get("object")).get("sha")
         absent = commit(str(present), deletions=[{"path": "absent.txt"}])
         yield _found("createCommitOnBranch that deletes an absent path", absent or "commits")
 
@@ -245,6 +243,14 @@ class _Probe:
 
 ANY_BUT_LIMITS = tuple(status for status in ANY if status not in (401, 403, 429))
 """Those three are errors here as elsewhere: a wrong token, a permission, a limit."""
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _below(ref: str) -> str:

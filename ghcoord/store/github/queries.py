@@ -12,6 +12,9 @@ from ghcoord.store.github.api import Repo
 PAGE = 100
 """Refs in one page: the most that GitHub gives."""
 
+FIRST_PAGE = 20
+"""Refs in the first page, which is all there is of most hubs: 100, with the commits before each, cost ten points."""
+
 META_RECORDS = ("hub.json", "settings.json")
 """Records at the top of the hub's own space that every process reads first; elsewhere they are not there."""
 
@@ -82,7 +85,7 @@ query Heads($owner: String!, $name: String!, $prefix: String!, $after: String, $
         "name": repo.name,
         "prefix": prefix,
         "after": after,
-        "page": PAGE,
+        "page": FIRST_PAGE if after is None else PAGE,
         "viewer": viewer,
         "back": back,
     }

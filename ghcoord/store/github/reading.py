@@ -68,7 +68,7 @@ class Found:
             self.commits[info.oid] = info
         else:
             self.doubtful.add(oid)
-        for older in _at(node, "history", "nodes") or ():
+        for older in _list(node, "history", "nodes"):
             if isinstance(older, Mapping) and older.get("oid") != oid:
                 self._take_commit(older)
 
@@ -77,7 +77,7 @@ class Found:
         if not isinstance(entries, list):
             return  # a commit names its tree without the entries
         self.others[oid] = "tree"
-        tree = tree_of(oid, ((entry.get("name"), entry.get("oid"), entry.get("mode")) for entry in entries))
+        tree = tree_of(oid, ((_at(entry, "name"), _at(entry, "oid"), _at(entry, "mode")) for entry in entries))
         if tree is None:
             self.doubtful.add(oid)
             return
@@ -103,6 +103,12 @@ def _at(node: Any, *names: str) -> Any:
     return node
 
 
+def _list(node: Any, *names: str) -> list[Any]:
+    """The list at ``names`` below ``node``; empty where there is none."""
+    found = _at(node, *names)
+    return found if isinstance(found, list) else []
+
+
 def seconds(when: Any) -> int:
     """An ISO time in seconds since the epoch; 0 for what is none."""
     try:
@@ -121,16 +127,17 @@ def _made(oid: Any, tree: Any, parents: Sequence[Any], author: Any, when: Any, m
 
 def commit_of_node(node: Mapping[str, Any]) -> CommitInfo | None:
     """A commit as GraphQL shows it; ``None`` where something is missing, such as the rest of many parents."""
-    parents = [_at(parent, "oid") for parent in _at(node, "parents", "nodes") or ()]
+    parents = [_at(parent, "oid") for parent in _list(node, "parents", "nodes")]
     if _at(node, "parents", "totalCount") != len(parents):
         return None
     author = _at(node, "author", "name")
-    return _made(node.get("oid"), _at(node, "tree", "oid"), parents, author, node.get("authoredDate"), node["message"])
+    made_at, message = node.get("authoredDate"), node.get("message")
+    return _made(node.get("oid"), _at(node, "tree", "oid"), parents, author, made_at, message)
 
 
 def commit_of_rest(body: Any) -> CommitInfo | None:
     """A commit as ``git/commits`` shows it."""
-    parents = [_at(parent, "sha") for parent in _at(body, "parents") or ()]
+    parents = [_at(parent, "sha") for parent in _list(body, "parents")]
     author = _at(body, "author", "name")
     made_at = _at(body, "author", "date")
     return _made(_at(body, "sha"), _at(body, "tree", "sha"), parents, author, made_at, _at(body, "message"))

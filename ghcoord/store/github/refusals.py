@@ -16,6 +16,9 @@ PAUSE = 60.0
 LONGEST_PAUSE = 900.0
 """Seconds up to which that pause doubles while the limit stays."""
 
+LONGEST_WAIT = 86400.0
+"""Seconds to wait at most, whatever a header says."""
+
 _LIMITS = (
     (r"secondary rate limit|abuse detection|temporarily blocked from content creation", "the secondary limit was hit"),
     (r"rate limit exceeded|rate limit already exceeded", "the hourly limit is used up"),
@@ -68,8 +71,12 @@ def retry_at(headers: Mapping[str, str], now: float, waits: int) -> float:
 
     ``retry-after`` counts from now; ``x-ratelimit-reset`` is the server's
     clock, which the answer tells (rounded down, hence the second more).
-    Without either a minute, doubled for each of the ``waits`` before.
+    Without either a minute, doubled for each of the ``waits`` before.  A day at most.
     """
+    return min(_retry_at(headers, now, waits), now + LONGEST_WAIT)
+
+
+def _retry_at(headers: Mapping[str, str], now: float, waits: int) -> float:
     after = headers.get("retry-after", "")
     if re.fullmatch(r"[0-9]{1,9}", after.strip()):
         return now + int(after)
@@ -101,7 +108,7 @@ def refusal(repo: Repo, answer: Answer, *, write: bool, what: str) -> GhcoordErr
             f"or git itself with --hub https://{repo.host}/{repo.owner}/{repo.name}"
         )
     if status == 401:
-        return Denied(f"{repo.host} does not accept the token: make a new one and set GH_TOKEN, or 'gh auth login'")
+        return Denied(f"{repo.place} does not accept the token: make a new one and set GH_TOKEN, or 'gh auth login'")
     lower = text.lower()
     if "x-github-sso" in headers and "required" in headers["x-github-sso"]:
         url = re.search(r"url=(https://\S+)", headers["x-github-sso"])

@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import Denied, Throttled, Unsupported
+from ghcoord.errors import Denied, Throttled, Unavailable, Unsupported
 from ghcoord.store.budget.base import Budget, Kind
 from ghcoord.store.github.accounts import Accounts
 from ghcoord.store.github.answers import Asked, judge, judge_graphql, no_answer
-from ghcoord.store.github.api import Answer, Repo
+from ghcoord.store.github.api import Answer, GraphQLRefused, Repo
 from ghcoord.store.github.credentials import Credentials, fingerprint
 from ghcoord.store.github.refusals import server_date
 from ghcoord.store.github.servertime import ServerClock
@@ -23,6 +23,9 @@ from ghcoord.store.github.wire import Raw, Wire, carry
 
 REDIRECTS = 3
 """Redirects that a read follows; GitHub needs one for a renamed repository."""
+
+
+_LOGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?:\[bot\])?")
 
 
 class GithubApi:
@@ -117,16 +120,19 @@ class GithubApi:
         if self._login is not None:
             return self._login
         try:
-            login = self.graphql("query{viewer{login}}")["viewer"]["login"]
-        except Unsupported:
-            login = self.rest("GET", "/user").body["login"]
-        self.note_login(str(login))
-        return str(login)
+            user = self.graphql("query{viewer{login}}").get("viewer")
+        except (GraphQLRefused, Unsupported):
+            user = self.rest("GET", "/user").body
+        login = user.get("login") if isinstance(user, Mapping) else None
+        if not isinstance(login, str) or not _LOGIN.fullmatch(login):
+            raise Unavailable(f"{self._repo.host} does not tell whose the token is: try again later")
+        self.note_login(login)
+        return login
 
     def note_login(self, login: str) -> None:
         """The driver's query told who the token belongs to."""
         with self._lock:
-            if not login or login == self._login:
+            if login == self._login or not _LOGIN.fullmatch(login):
                 return
             self._login = login
         self._accounts.remember(self._repo.host, self._credentials.identity(), login)
@@ -160,7 +166,8 @@ class GithubApi:
         before = self._runtime.monotonic()
         raw = carry(lambda: self._wire.send(asked.verb, path, body, headers), asked, self._runtime)
         after = self._runtime.monotonic()
-        self._clock.hear(server_date(raw.headers), before, after)
+        own = raw.status < 400 or "x-github-request-id" in raw.headers  # a proxy's page has the proxy's date
+        self._clock.hear(server_date(raw.headers) if own else None, before, after)
         resource = raw.headers.get("x-ratelimit-resource", "graphql" if asked.graphql else "core")
         self._budget.note(raw.status, raw.headers, resource=resource)
         return Answer(raw.status, raw.headers, self._parse(asked, raw, headers or {}))

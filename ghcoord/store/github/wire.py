@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -139,12 +140,13 @@ def carry(send: Callable[[], Raw], asked: Asked, runtime: Runtime) -> Raw:
 
     Not even in a local variable: it may hold headers, and so the token.
     """
+    handled = sys.exception()
     try:
         return send()
     except GhcoordError:
         raise
     except Exception as failure:
-        error = judge_failure(asked, failure, runtime.now())
+        error = judge_failure(asked, failure, runtime.now(), handled)
     raise error
 
 

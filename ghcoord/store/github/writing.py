@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ghcoord.errors import Conflict, OutcomeUnknown, StoreError
+from ghcoord.errors import Conflict, GhcoordError, OutcomeUnknown
 from ghcoord.store.base import FILE_MODE, ChangeSet, CommitInfo, Entry, Oid, Operation
 from ghcoord.store.message import Stamp, format_message, read_stamp
 from ghcoord.store.objects import TreeEditor
@@ -191,7 +191,7 @@ def _trace(objects: Objects, head: Oid, one: Draft, own: Oid | None) -> Oid | bo
             met = met or info.oid == one.parent
             newer = newer or (stamp is not None and stamp.revision > floor)
             doubtful = doubtful or (stamp is not None and not stamp.ops.isdisjoint(one.op.ids))
-    except StoreError:
+    except GhcoordError:
         return None  # whatever cannot be read: the commit may have been made
     return False if met or (newer and not doubtful and floor) else None
 

@@ -39,7 +39,7 @@ def _says(kind: type[GhcoordError], text: str) -> _Make:
 
 _ACCESS = {
     "https": "set GH_TOKEN for GitHub, else set up a credential helper of git for {host}",
-    "http": "set up a credential helper of git for {host}",
+    "http": "set GHCOORD_GITHUB_API and GH_TOKEN for a twin of GitHub, else a credential helper of git for {host}",
 }
 
 

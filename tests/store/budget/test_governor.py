@@ -132,6 +132,28 @@ def test_strange_headers(text: str) -> None:
     assert world.waits() <= 86_400
 
 
+def test_an_absurd_pause_is_one_of_a_day() -> None:
+    """As the transport tells it: the headers, then until when that would be. No block at all would be worse."""
+    world = World(patience=1e9)
+    world.governor.note(429, {"retry-after": "999999999"})
+    world.governor.block(world.runtime.now() + 999_999_999, "the server said so")
+    assert 86_000 <= world.waits() <= 86_400
+
+
+@pytest.mark.parametrize("name", ["limit", "remaining", "reset"])
+@pytest.mark.parametrize("digits", [30, 400, 4000])
+def test_absurd_counts(name: str, digits: int) -> None:
+    """Numbers beyond all that can be are no reason to fail."""
+    world = World()
+    headers = {**world.headers(5, 100), f"x-ratelimit-{name}": "1" * digits}
+    if name == "remaining":
+        headers["x-ratelimit-limit"] = "1" * digits
+    world.governor.note(200, headers)
+    assert 0.0 == world.waits("read")
+    assert world.governor.pace().poll_every < 3600
+    world.governor.report()
+
+
 def test_a_block_holds_for_everything() -> None:
     """As :meth:`block` says, until that very moment; a shorter one does not end it."""
     world = World()

@@ -157,6 +157,23 @@ def test_times_of_the_future_are_dropped(file: Path) -> None:
     assert (began, 1) == (runtime.monotonic(), governor.pace().workers)
 
 
+@pytest.mark.parametrize("number", [10**400, -(10**400)], ids=["huge", "negative"])
+def test_numbers_that_cannot_be_in_the_file(file: Path, number: int) -> None:
+    """They are no reason to fail, and neither to wait nor to send without counting."""
+    runtime = ManualRuntime()
+    governor = _governor(file, runtime)
+    governor.admit("write")
+    state = json.loads(file.read_text())
+    soon = int(runtime.monotonic() * 1000) + 50_000
+    state |= {"points": [[int(runtime.monotonic()), number]], "workers": {"1-a": [number, soon]}}
+    state["primary"] = {"core": [5000, number, soon], "graphql": [number, 5000, soon]}
+    file.write_text(json.dumps(state) + "\n")
+    began = runtime.monotonic()
+    governor.admit("read")
+    assert (began, 1) == (runtime.monotonic(), governor.pace().workers)
+    governor.report()
+
+
 def test_a_step_of_the_wall_clock_changes_nothing(file: Path) -> None:
     """The counts go by the clock since the boot: setting the time neither forgets writes nor prolongs a block."""
     runtime = ManualRuntime()

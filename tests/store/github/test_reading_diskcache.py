@@ -58,6 +58,46 @@ def test_damaged_files_are_not_there(tmp_path: Path, damage: bytes) -> None:
     assert (None, None, None) == (cache.commit(INFO.oid), cache.tree(TREE_ID), cache.blob(BLOB_ID))
 
 
+def test_damaged_files_are_replaced(tmp_path: Path) -> None:
+    """Damage costs one request, not one in every process from then on."""
+    cache = filled(tmp_path)
+    for path in tmp_path.glob("*/*.*"):
+        path.write_bytes(b"x")
+    assert (None, None, None) == (cache.commit(INFO.oid), cache.tree(TREE_ID), cache.blob(BLOB_ID))
+    cache = filled(tmp_path)
+    assert (INFO, BLOB) == (cache.commit(INFO.oid), cache.blob(BLOB_ID))
+    assert cache.tree(TREE_ID) is not None
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_of_this_user_is_not_read(tmp_path: Path, kind: str) -> None:
+    """A commit is not proved by its id: links, pipes and what others put there are not looked into, nor waited for."""
+    cache = filled(tmp_path / "cache")
+    path = next((tmp_path / "cache").glob("*/*.commit"))
+    path.rename(tmp_path / "elsewhere")
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    assert None is cache.commit(INFO.oid)
+
+
+def test_files_of_others_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody put there while the folder was open to all is not read."""
+    cache = filled(tmp_path)
+    status = os.fstat
+
+    def of_another(handle: int) -> os.stat_result:
+        found = list(status(handle))
+        found[4] += 1
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "fstat", of_another)
+    assert None is cache.commit(INFO.oid)
+
+
 def test_a_commit_of_another_id_is_not_believed(tmp_path: Path) -> None:
     """A file under another commit's name is not that commit."""
     cache = filled(tmp_path)

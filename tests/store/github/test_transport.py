@@ -252,6 +252,26 @@ def test_a_broken_accounts_file_costs_a_request(github: responses.RequestsMock, 
         assert "octo" == api(accounts=tmp_path / "a.json").login()
 
 
+@pytest.mark.parametrize("user", [None, 5, [], {}, {"login": None}, {"login": "a\n\x1b[2J"}, {"login": ""}])
+def test_a_login_that_is_none(github: responses.RequestsMock, user: object) -> None:
+    """It gets into file names, records and tables: what is no login is none."""
+    github.post(f"{BASE}/graphql", json={"data": {"viewer": user}})
+    access = api()
+    with pytest.raises(Unavailable):
+        access.login()
+
+
+def test_the_date_of_a_proxy_is_not_the_servers(github: responses.RequestsMock) -> None:
+    """Who is between, and answers itself, has another clock; by ours leases are judged."""
+    github.get(f"{BASE}/a", json={}, headers={"Date": "Fri, 15 Jan 2027 08:00:00 GMT"})
+    github.get(f"{BASE}/b", status=502, body="<html>", headers={"Date": "Fri, 15 Jan 2027 11:00:00 GMT"})
+    access = api(runtime=ManualRuntime())
+    access.rest("GET", "/a")
+    with pytest.raises(Unavailable):
+        access.rest("GET", "/b")
+    assert 1_800_000_000.5 == pytest.approx(access.server_time(), abs=0.01)
+
+
 def test_the_servers_time_comes_from_its_answers(github: responses.RequestsMock) -> None:
     """It is the Date plus half a second, goes on by the monotonic clock, and costs one request when none was made."""
     github.get(f"{BASE}/rate_limit", json={}, headers={"Date": "Fri, 15 Jan 2027 08:00:00 GMT"})

@@ -1,0 +1,144 @@
+"""What is reported of a commit whose outcome is open, whatever the errors are that come in between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from ghcoord.clock import SystemRuntime
+from ghcoord.errors import GhcoordError, NotFound, OutcomeUnknown, StoreError, TooLarge, Unsupported
+from ghcoord.store.base import ChangeSet, Oid, Operation
+from ghcoord.store.inmemory import MemoryStore
+from ghcoord.store.transact import Transactor
+from ghcoord.store.tx import Tx
+from ghcoord.testing.clock import ManualRuntime
+from ghcoord.testing.transact_contract import batch, increment
+
+
+class Losing(MemoryStore):
+    """Commits, loses the answer, and then fails in another way, as :attr:`then` says."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.then: Exception | None = None
+        self.silent = 0
+        self.blind = 0
+        self.unseen: Exception | None = None
+
+    def commit(
+        self, expected: Mapping[str, Oid | None], changes: Mapping[str, ChangeSet], op: Operation
+    ) -> dict[str, Oid]:
+        if self.silent:
+            self.silent -= 1
+            self.blind = 1
+            raise OutcomeUnknown("no answer")
+        if self.then is not None:
+            raise self.then
+        return super().commit(expected, changes, op)
+
+    def heads(self) -> dict[str, Oid]:
+        if self.blind and (error := self.unseen or self.then) is not None:
+            self.blind -= 1
+            raise error
+        return super().heads()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NotFound("no repository"), StoreError("refused"), Unsupported("no"), GhcoordError("strange")],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_error_hides_an_open_outcome(error: Exception) -> None:
+    """Once an answer was lost, neither the look nor the repetition can make a failure of it."""
+    runtime = ManualRuntime()
+    store = Losing(runtime.now)
+    transactor = Transactor(store, runtime)
+    store.silent, store.then = 1, error
+    with pytest.raises(OutcomeUnknown, match="operation"):
+        transactor.transact(["fleet"], increment, timeout=5)
+
+
+def test_a_look_that_finds_no_repository_is_repeated() -> None:
+    """After a conflict a hub that is not to be seen for a moment is looked at again."""
+    runtime = ManualRuntime()
+    store = Losing(runtime.now)
+    Transactor(store, runtime).transact(["fleet"], increment)
+    rivals = 1
+
+    def overtaken(tx: Tx) -> int:
+        nonlocal rivals
+        if rivals:
+            rivals -= 1
+            Transactor(store, runtime).transact(["fleet"], increment)
+            store.blind, store.then = 1, None
+            store.unseen = NotFound("no repository")
+        return increment(tx)
+
+    assert 3 == Transactor(store, runtime).transact(["fleet"], overtaken)
+
+
+class Waiting(MemoryStore):
+    """Takes one transaction at a time, and lets each wait once: :attr:`meanwhile` runs then."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.meanwhile: Callable[[], None] | None = None
+        self.failure: BaseException | None = None
+
+    @property
+    def budget(self) -> Any:
+        return self
+
+    def write_ready_in(self) -> float:
+        return 1.0 if self.meanwhile is not None else 0.0
+
+    def await_write(self) -> None:
+        assert self.meanwhile is not None
+        meanwhile, self.meanwhile = self.meanwhile, None
+        meanwhile()
+
+    def commit(
+        self, expected: Mapping[str, Oid | None], changes: Mapping[str, ChangeSet], op: Operation
+    ) -> dict[str, Oid]:
+        if self.failure is not None and len(op.ids) == 3:
+            self.meanwhile = self.board
+            raise TooLarge("one by one")
+        if self.failure is not None:
+            raise self.failure
+        return super().commit(expected, changes, op)
+
+    board: Callable[[], None]
+
+
+def test_who_joins_a_split_batch_is_freed_by_an_interrupt() -> None:
+    """A transaction that was taken along by a part of a batch does not wait for ever when that part is interrupted."""
+    runtime = SystemRuntime()
+    store = Waiting(runtime.now)
+    transactor = Transactor(store, runtime)
+    ends: list[Callable[[], int | None]] = []
+    store.board = lambda: ends.append(transactor.ride(["fleet"], increment))
+
+    def arm(tx: Tx) -> int:
+        store.failure = KeyboardInterrupt()
+        return increment(tx)
+
+    threading.excepthook, before = lambda args: None, threading.excepthook
+    try:
+        batch(transactor, [arm, increment, increment])
+    finally:
+        threading.excepthook = before
+    said: list[object] = []
+
+    def end() -> None:
+        try:
+            said.append(ends[0]())
+        except OutcomeUnknown as error:
+            said.append(error)
+
+    thread = threading.Thread(target=end, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert [OutcomeUnknown] == [type(one) for one in said]
