@@ -11,10 +11,16 @@ import threading
 from collections.abc import Mapping
 
 from ghcoord.clock import Runtime
+from ghcoord.errors import NotFound, Unavailable
 from ghcoord.store.base import Oid, Store
 
 FRESH = 1.0
 """Seconds for which heads that were read count as present: an answer takes as long to reach the caller."""
+
+
+def unseen_now(error: Exception) -> Exception:
+    """What to say of a hub that was there before: that it is «not found» would be understood of a lock or a task."""
+    return Unavailable(error.message) if isinstance(error, NotFound) else error
 
 
 class KnownHeads:

@@ -23,7 +23,7 @@ from ghcoord.errors import Corrupt, Denied, HeadRegressed, OutcomeUnknown, Throt
 from ghcoord.ids import new_op_id
 from ghcoord.store.base import ROOT_RECORD, Oid, Operation, Store
 from ghcoord.store.heads import HeadGuard, Mark, revision_of
-from ghcoord.store.known import FRESH, KnownHeads
+from ghcoord.store.known import FRESH, KnownHeads, unseen_now
 from ghcoord.store.learned import LearnedReads
 from ghcoord.store.listeners import Listeners
 from ghcoord.store.message import REVISION_LIMIT, EventLine, cap_events, summarise
@@ -229,7 +229,7 @@ class Transactor:
             return
         except Exception as error:
             for pending in batch:
-                self._finish(pending, None, error)
+                self._finish(pending, None, unseen_now(error) if self.guard.marks else error)
             return
         for pending, (value, raised) in zip(batch, plan.results, strict=True):
             self._finish(pending, value, raised)

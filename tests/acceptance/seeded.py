@@ -161,8 +161,8 @@ class Sent:
 
     process: str
     ops: tuple[str, ...]
-    spaces: tuple[str, ...]
-    revision: int
+    parents: Mapping[str, Oid | None]
+    """The commit in each space that it goes on from."""
     outcome: str
 
 
@@ -182,7 +182,8 @@ def recording(sent: list[Sent], sender: type[Sender]) -> Iterator[None]:
                 raise
             finally:
                 op = request.op
-                sent.append(Sent(_here.process, op.ids, tuple(request.changes), op.revision, outcome))
+                parents = {space: request.expected[space] for space in request.changes}
+                sent.append(Sent(_here.process, op.ids, parents, outcome))
 
     usual = Transactor.sender
     Transactor.sender = Recording
@@ -262,7 +263,7 @@ class World:
                 store = open_store(url, runtime, self.settings, around)
                 return open_hub(store, runtime, self.settings, actor=name, state=self.folder / "none", make=True)
             except GhcoordError as error:
-                self.simulation.scheduler.note(f"{name}: cannot open: {error!r}")
+                self.simulation.scheduler.note(f"{name}: cannot open: {type(error).__name__}")
                 runtime.sleep(1.0)
 
     def run(self, sender: type[Sender] = Sender) -> None:

@@ -30,6 +30,7 @@ class Made:
     """A commit of a branch: its trailers and events as the message has them, and the files it changed."""
 
     oid: str
+    parent: str | None
     ops: tuple[str, ...]
     revision: int
     events: tuple[dict[str, Any], ...]
@@ -70,8 +71,9 @@ class Branches:
             paths = {delta.new_file.path for delta in deltas}
         else:
             paths = {each.new_file.path for each in tree.diff_to_tree(swap=True).deltas}
+        parent = str(commit.parents[0].id) if commit.parents else None
         changed = {path: self._at(tree, path) for path in paths}
-        return Made(str(commit.id), ops, int(revisions[0]), events, changed)
+        return Made(str(commit.id), parent, ops, int(revisions[0]), events, changed)
 
     def _at(self, tree: pygit2.Tree, path: str) -> bytes | None:
         try:
@@ -140,18 +142,24 @@ def check_once(branches: Branches) -> None:
 
 def check_sent(sent: list[Sent], branches: Branches) -> None:
     """What a sender took for won is there, in all of its spaces, what it took for lost or refused is not."""
-    at = {(space, op, one.revision) for space, line in branches.of.items() for one in line for op in one.ops}
-    known = {(space, op, one.revision) for one in sent for op in one.ops for space in one.spaces}
-    if at - known:
-        raise Violation(f"nobody sent {sorted(at - known)}")
+    found: dict[str, dict[str, str | None]] = {}
+    for space, line in branches.of.items():
+        for made in line:
+            for op in made.ops:
+                found.setdefault(op, {})[space] = made.parent
+    asked: dict[str, list[Sent]] = {}
     for one in sent:
-        there = {(space, op) for space in one.spaces for op in one.ops if (space, op, one.revision) in at}
-        if len(there) not in (0, len(one.spaces) * len(one.ops)):
-            raise Violation(f"{one} is there in part: {sorted(there)}")
-        if one.outcome == "won" and not there:
-            raise Violation(f"{one} was acknowledged and is not there")
-        if one.outcome not in ("won", "unknown", "OutcomeUnknown") and there:
-            raise Violation(f"{one} is there")
+        for op in one.ops:
+            asked.setdefault(op, []).append(one)
+            if one.outcome == "won" and found.get(op) != one.parents:
+                raise Violation(f"{one} was acknowledged, and there is {found.get(op)}")
+    for op, parents in found.items():
+        # The same operation may have been sent for several states, and again after a limit refused it.
+        those = [one for one in asked.get(op, []) if one.parents == parents]
+        if not those:
+            raise Violation(f"nobody sent {op} to go on from {parents}: {asked.get(op)}")
+        if all(one.outcome not in ("won", "unknown", "OutcomeUnknown") for one in those):
+            raise Violation(f"{those} is there")
 
 
 def check_counters(told: Told, branches: Branches) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ghcoord.clock import SystemRuntime
-from ghcoord.errors import GhcoordError, NotFound, OutcomeUnknown, StoreError, TooLarge, Unsupported
+from ghcoord.errors import GhcoordError, NotFound, OutcomeUnknown, StoreError, TooLarge, Unavailable, Unsupported
 from ghcoord.store.base import ChangeSet, Oid, Operation
 from ghcoord.store.inmemory import MemoryStore
 from ghcoord.store.transact import Transactor
@@ -78,6 +78,26 @@ def test_a_look_that_finds_no_repository_is_repeated() -> None:
         return increment(tx)
 
     assert 3 == Transactor(store, runtime).transact(["fleet"], overtaken)
+
+
+def test_a_hub_that_is_gone_for_a_moment_is_no_lost_lock() -> None:
+    """Who has seen the hub is told that it cannot be reached: «not found» would be said of the lock, or the task."""
+    runtime = ManualRuntime()
+    store = Losing(runtime.now)
+    store.blind, store.unseen = 1, NotFound("no repository")
+    transactor = Transactor(store, runtime)
+    with pytest.raises(NotFound):
+        transactor.transact(["fleet"], increment)
+    assert 1 == transactor.transact(["fleet"], increment)
+    store.blind = 1
+    with pytest.raises(Unavailable, match="no repository"):
+        transactor.transact(["fleet"], increment)
+
+    def missing(tx: Tx) -> None:
+        raise NotFound("no such lock")
+
+    with pytest.raises(NotFound, match="no such lock"):
+        transactor.transact(["fleet"], missing)
 
 
 class Waiting(MemoryStore):

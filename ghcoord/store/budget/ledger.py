@@ -87,7 +87,8 @@ class State:
         self.primary = {
             name: one
             for name, one in self.primary.items()
-            if now < one.resets <= now + HOUR + MINUTE + _AHEAD and 0 < one.limit <= LARGEST_NUMBER
+            if now < one.resets <= now + HOUR + MINUTE + _AHEAD
+            and 0 < one.limit <= LARGEST_NUMBER
             and 0 <= one.left <= LARGEST_NUMBER
         }
         if not now < self.blocked_until <= now + LONGEST_BLOCK:

@@ -15,7 +15,7 @@ from ghcoord.clock import Runtime
 from ghcoord.config import GithubSettings
 from ghcoord.errors import Denied
 from ghcoord.store.github.api import Repo
-from ghcoord.store.github.url import base_url, is_loopback
+from ghcoord.store.github.url import base_url, is_loopback, parse_github_url
 
 ENTERPRISE_VARIABLES = ("GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
 VARIABLES = ("GH_TOKEN", "GITHUB_TOKEN")
@@ -120,15 +120,18 @@ def find_credentials(
     configured, ``gh auth token``.  Other hosts than github.com and ghe.com
     have ``GH_ENTERPRISE_TOKEN`` and ``GITHUB_ENTERPRISE_TOKEN``, as with
     ``gh``; the token of github.com goes elsewhere only to this machine, or
-    where ``GHCOORD_GITHUB_API`` of the environment names that place.  Raises
+    where ``GHCOORD_GITHUB_API`` of the environment names that place.  What
+    ``gh`` or an App has for a host does not go where only a configuration file
+    says its API is: that may be anybody's.  Raises
     ``Denied`` naming the fix when there is none, and for one that is no token.
     """
     variables = _variables(repo, environment)
     for name in variables:
         if (value := environment.get(name)) is not None:
             return TokenCredentials(checked(value, name), name)
+    home = _is_home(repo, environment)
     app = environment.get("GHCOORD_GITHUB_APP_ID") or settings.app
-    if app:
+    if app and home:
         from ghcoord.store.github.app_auth import AppCredentials
 
         key_file = environment.get("GHCOORD_GITHUB_APP_KEY_FILE") or settings.key_file
@@ -136,11 +139,19 @@ def find_credentials(
             raise Denied("the GitHub App has no key: set github.key_file, or GHCOORD_GITHUB_APP_KEY_FILE")
         installation = environment.get("GHCOORD_GITHUB_APP_INSTALLATION") or settings.installation
         return AppCredentials(repo, app, installation, Path(key_file).expanduser(), runtime)
-    if (token := ask_gh(repo.host, environment)) is not None:
+    if home and (token := ask_gh(repo.host, environment)) is not None:
         return GhCredentials(repo.host, environment, token)
     if repo.place != repo.host:
         raise Denied(f"no token for {repo.place}: set {variables[-2]}")
     raise Denied(f"no token for {repo.host}: set {variables[0]}, or run 'gh auth login{_hostname(repo.host)}'")
+
+
+def _is_home(repo: Repo, environment: Mapping[str, str]) -> bool:
+    """Whether the API is the host's own, on this machine, or named by the environment."""
+    named = environment.get("GHCOORD_GITHUB_API")
+    if is_loopback((urlsplit(repo.api).hostname or "").lower()) or (named and base_url(named) == repo.api):
+        return True
+    return repo.api == parse_github_url(f"github://{repo.host}/{repo.owner}/{repo.name}", None).api
 
 
 def _variables(repo: Repo, environment: Mapping[str, str]) -> tuple[str, ...]:

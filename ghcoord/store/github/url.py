@@ -64,9 +64,9 @@ def _usual(host: str) -> str:
 
 
 def git_url(repo: Repo) -> str:
-    """Where git finds ``repo``, without ``.git``."""
+    """Where git finds ``repo``, without ``.git``. The token may go there."""
     base = repo.api.removesuffix("/api/v3")
-    if base.startswith("https://api."):
+    if base == "https://api.github.com" or (base.startswith("https://api.") and base.endswith(".ghe.com")):
         base = "https://" + base.removeprefix("https://api.")
     return f"{base}/{repo.owner}/{repo.name}"
 

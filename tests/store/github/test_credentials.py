@@ -99,6 +99,21 @@ def test_gh_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "gho_" not in repr(found) + str(found) + first
 
 
+def test_what_gh_or_an_app_has_goes_to_no_other_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: tuple[Path, str]
+) -> None:
+    """A configuration file in a folder from elsewhere names a host of its own: no token and no proof goes there."""
+    environment = gh(tmp_path / "bin", "echo gho_secret")
+    monkeypatch.setenv("PATH", environment["PATH"])
+    elsewhere = "https://evil.example/api/v3"
+    app = {"GHCOORD_GITHUB_APP_ID": "5", "GHCOORD_GITHUB_APP_KEY_FILE": str(key[0])}
+    for given in (environment, environment | app):
+        for url in ("github:me/hub", "github://git.example.org/me/hub"):
+            with pytest.raises(Denied, match=r"no token for evil\.example: set GH_ENTERPRISE_TOKEN"):
+                token(url, given, GithubSettings(api=elsewhere))
+    assert "gho_secret" == token("github:me/hub", environment | {"GHCOORD_GITHUB_API": elsewhere})
+
+
 @pytest.mark.parametrize("script", ["exit 1", "echo", "echo two words", "printf '\\377'"])
 def test_a_gh_that_has_no_token(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is as if it were not there."""

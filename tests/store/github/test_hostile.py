@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from requests.exceptions import ConnectionError, ReadTimeout
 
-from ghcoord.errors import GhcoordError, Unavailable
+from ghcoord.errors import GhcoordError, OutcomeUnknown, Unavailable
 from ghcoord.store.github.create import create_on_github
 from ghcoord.store.github.driver import GithubStore
 from ghcoord.store.github.examine import examine
 from ghcoord.store.github.probe import probe
 from ghcoord.store.github.wire import Raw
+from ghcoord.store.snapshot import Snapshot
+from ghcoord.store.transact import Transactor
+from ghcoord.store.tx import Tx
+from ghcoord.store.wrappers import RetryingStore
 from ghcoord.testing.clock import ManualRuntime
 from tests.store.github.test_driver import begin, op
 from tests.store.github.twins import twin_hub
@@ -191,3 +197,83 @@ def test_a_list_of_branches_that_cannot_be_read_is_not_empty(tmp_path: Path, mod
     wire.send = strange
     with pytest.raises(Unavailable):
         store.heads()
+
+
+class Wild:
+    """A wire on which requests and answers are lost, late, cut off, or changed in one place."""
+
+    def __init__(self, wire: Any, chance: random.Random) -> None:
+        self._wire = wire
+        self._chance = chance
+        self._late: list[tuple[Any, ...]] = []
+        self.calm = True
+
+    def send(self, *request: Any) -> Raw:
+        chance = self._chance
+        if self._late and chance.random() < 0.3:
+            self.land(1)
+        if self.calm or chance.random() > 0.35:
+            return self._through(request)
+        how = chance.choice(["lost", "late", "reply", "error", "empty", "spoilt", "spoilt", "spoilt"])
+        if how == "lost":
+            raise ConnectionError
+        if how == "late":
+            self._late.append(request)
+            raise ReadTimeout
+        raw = self._through(request)
+        if how == "reply":
+            raise ReadTimeout
+        if how == "error":
+            return Raw(502, {}, b"<html>")
+        if how == "empty" or raw.content[:1] not in (b"{", b"["):
+            return Raw(raw.status, raw.headers, b"")
+        body = json.loads(raw.content)
+        spoilt = put(body, chance.choice(list(places(body))), chance.choice(JUNK))
+        return Raw(raw.status, raw.headers, json.dumps(spoilt).encode())
+
+    def _through(self, request: tuple[Any, ...]) -> Raw:
+        raw: Raw = self._wire.send(*request)
+        return raw
+
+    def land(self, count: int) -> None:
+        """Let requests arrive that their callers gave up."""
+        for _ in range(min(count, len(self._late))):
+            self._through(self._late.pop(0))
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("mode", ["branch", "custom", "rest"])
+@pytest.mark.parametrize("seed", [1, 107, 123])
+def test_strange_answers_make_no_wrong_outcome(tmp_path: Path, mode: str, seed: int) -> None:
+    """What is reported as made is there once, what is reported as failed is not, whatever the server answers."""
+    chance = random.Random(seed)
+    runtime = ManualRuntime()
+    hub = twin_hub(tmp_path, mode, runtime=runtime)
+    handles = []
+    for _ in range(3):
+        store = hub.open()
+        wire = store._api._wire = Wild(store._api._wire, chance)  # type: ignore[attr-defined]
+        handles.append((Transactor(RetryingStore(store, runtime), runtime), wire))
+    made: set[int] = set()
+    failed: set[int] = set()
+    for number in range(14):
+        transactor, wire = chance.choice(handles)
+        wire.calm = number < 2
+
+        def append(tx: Tx, number: int = number) -> None:
+            tx.write("fleet", "log", (tx.read("fleet", "log") or b"") + b"%d," % number)
+
+        try:
+            transactor.transact(["fleet"], append, timeout=chance.choice([1, 20]))
+            made.add(number)
+        except OutcomeUnknown:
+            continue
+        except GhcoordError:
+            failed.add(number)
+    for _, wire in handles:
+        wire.land(100)
+    found = hub.open()
+    log = Snapshot(found, "fleet", found.heads()["fleet"]).read("log") or b""
+    there = [int(number) for number in log.split(b",") if number]
+    assert (len(there), set(), set()) == (len(set(there)), made - set(there), failed & set(there))

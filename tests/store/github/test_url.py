@@ -98,6 +98,8 @@ def test_where_git_finds_it() -> None:
         ("github://127.0.0.1:9/me/hub", "http://127.0.0.1:9/me/hub"),
     ):
         assert expected == git_url(parse_github_url(url, None))
+    own = parse_github_url("github:me/hub", "https://api.example.org")
+    assert "https://api.example.org/me/hub" == git_url(own), "the token would go to another host"
 
 
 def test_loopback() -> None:
