@@ -39,7 +39,13 @@ RANK_MOST = 3
 """The chores' interval doubles with each worker that goes before, so many times at most."""
 
 LOST_SPREAD = 2.0
-"""Seconds for each worker of the account over which those that lost a race spread their next try."""
+"""Seconds for each worker of the account over which those that lost a race spread their next try, at least.
+
+It is what one try takes from its look at the heads to its answer: closer together most would lose again.
+"""
+
+FIRST_SPREAD = 4.0
+"""The same before the first try for tasks, of those that started together."""
 
 TAIL_PART = 0.25
 """Part of the time between two commits for which a worker leases at least, however few tasks are left to share."""
@@ -74,6 +80,7 @@ class Rhythm:
         self._written_at = self._credit_at
         self._renew_part = RENEW_LATE
         self._losses = 0
+        self._try_takes = LOST_SPREAD
         self.retry_at = 0.0
         """When the next commit may be tried, by the monotonic clock, after a lost race."""
 
@@ -164,8 +171,12 @@ class Rhythm:
     def lost(self) -> float:
         """Somebody else was faster: the seconds until the next try, the more the more workers there are."""
         self._losses += 1
-        spread = min(self.workers * LOST_SPREAD * 2 ** min(self._losses - 1, 3), max(1.0, self.ttl / 10))
-        return self.wait(self._runtime.uniform(0, max(1.0, spread)))
+        spread = self.workers * max(LOST_SPREAD, self._try_takes) * 2 ** min(self._losses - 1, 2)
+        return self.wait(self._runtime.uniform(0, max(1.0, min(spread, self.ttl / 5))))
+
+    def tried(self, seconds: float) -> None:
+        """A try to commit took so many seconds, reading included."""
+        self._try_takes += (seconds - self._try_takes) / 2
 
     def wait(self, seconds: float) -> float:
         """Make no commit for so many seconds; returns them."""

@@ -138,6 +138,7 @@ class Ticking(ABC):
             return
         if step.look:
             self._next_look = now + rhythm.poll * runtime.uniform(0.9, 1.1)
+        looked = runtime.monotonic()
         heads = self._heads = hub.heads()
         head = heads.get(FLEET)
         want = self._wanted()
@@ -163,6 +164,7 @@ class Ticking(ABC):
             if newest is None or newest[1] == head:
                 raise
             rhythm.refused()
+            rhythm.tried(runtime.monotonic() - looked)
             self._log("debug", f"others were faster: another try in {rhythm.lost():.1f} s")
 
     def _standing(self, now: float) -> Standing:

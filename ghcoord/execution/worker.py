@@ -11,7 +11,7 @@ from ghcoord.execution.chores import Chores
 from ghcoord.execution.joining import Joining
 from ghcoord.execution.offer import collect_tools, describe, sandbox_info
 from ghcoord.execution.pulse import Pulse
-from ghcoord.execution.rhythm import LOST_SPREAD, Rhythm
+from ghcoord.execution.rhythm import FIRST_SPREAD, Rhythm
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.open import open_sandbox
 from ghcoord.execution.slots import REPORT_BYTES, Slots
@@ -212,7 +212,7 @@ class WorkerDaemon(Ticking):
         self._token = answer.token
         rhythm.granted(sent, ttl)
         if rhythm.crowded:
-            rhythm.wait(self._runtime.uniform(0, rhythm.workers * LOST_SPREAD))
+            rhythm.wait(self._runtime.uniform(0, rhythm.workers * FIRST_SPREAD))
         self._seen_head = None
         box = f"sandbox {sandbox.driver} ({sandbox.tier})" if sandbox is not None else "no sandbox"
         self._log(

@@ -107,7 +107,7 @@ def github_api(url: str, runtime: Runtime, settings: Settings, around: Surroundi
 
     repo = parse_github_url(url, around.environment.get("GHCOORD_GITHUB_API") or settings.github.api)
     credentials = find_credentials(repo, settings.github, around.environment, runtime)
-    account = f"{repo.host}/{credentials.identity()}"
+    account = f"{repo.place}/{credentials.identity()}"
     budget = Governor(
         account,
         runtime,

@@ -18,6 +18,9 @@ from ghcoord.store.heads import find_operation
 RESEND_LIMIT = 1800.0
 """Seconds after which an unanswered request is not sent again: history may be squashed after an hour."""
 
+REFUSALS = 5
+"""Pauses that a server asked for, one after another, after which its next refusal is believed."""
+
 LAGGING = 4
 """Readings in a row that show older heads than those seen, after which they are no lag any more.
 

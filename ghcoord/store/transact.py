@@ -28,7 +28,7 @@ from ghcoord.store.learned import LearnedReads
 from ghcoord.store.listeners import Listeners
 from ghcoord.store.message import REVISION_LIMIT, EventLine, cap_events, summarise
 from ghcoord.store.pending import Pending, Riders
-from ghcoord.store.sending import Request, Sender
+from ghcoord.store.sending import REFUSALS, Request, Sender
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.takeover import SCHEMA, Adopter, Migrator, take_over
 from ghcoord.store.turns import Turns
@@ -117,14 +117,8 @@ class Transactor:
                 f"this hub's server commits to one space at a time, and this needs {' and '.join(sorted(touched))} "
                 "at once: it works on GitHub's usual API and over 'git push'"
             )
-        own: Pending[T] = Pending(
-            spaces=touched,
-            run=run,
-            op=new_op_id(runtime.randbits),
-            deadline=runtime.monotonic() + timeout,
-            wake=runtime.event(),
-            near=near or {},
-        )
+        deadline = runtime.monotonic() + timeout
+        own: Pending[T] = Pending(touched, run, new_op_id(runtime.randbits), deadline, runtime.event(), near or {})
         try:
             with self._mutex:
                 self._queue.append(own)
@@ -238,7 +232,7 @@ class Transactor:
 
     def _until_committed(self, batch: list[Pending[Any]]) -> _Plan:
         deadline = max(pending.deadline for pending in batch)
-        losses = 0
+        losses = refusals = 0
         known = True
         while True:
             snapshots, present = self._snapshots(batch, deadline, known=known)
@@ -257,7 +251,8 @@ class Transactor:
                     if self._sent(plan, deadline):
                         return plan
                 except Throttled:
-                    if not (waited := self._await_turn()):
+                    refusals += 1
+                    if refusals > REFUSALS or not (waited := self._await_turn()):
                         raise
                     deadline += waited  # and decide again: what was decided before the wait is old
                     continue

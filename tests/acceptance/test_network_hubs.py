@@ -41,7 +41,10 @@ with ghcoord.connect(sys.argv[1]) as hub:
 """
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=() if kind == "github" else pytest.mark.slow) for kind in KINDS])
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(params=list(KINDS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -86,14 +89,12 @@ def test_processes_count_exactly(url: str, hub: Hub) -> None:
     race(url, hub, 3, 5)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1600)
 def test_eight_processes_count_to_1600(url: str, hub: Hub, kind: str) -> None:
     """8 × 200 increments of one key end at exactly 1,600."""
     race(url, hub, 8, 200 if WHOLE or kind == "github" else 12)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_killed_processes_lose_nothing_that_was_acknowledged(place: tuple[str, Twin], hub: Hub) -> None:
     """With processes killed at random the count lies between acknowledged and acknowledged plus in doubt."""
@@ -121,7 +122,6 @@ def test_killed_processes_lose_nothing_that_was_acknowledged(place: tuple[str, T
     assert 0 == fsck.returncode, fsck.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_task_succeeds_once_though_a_worker_is_killed(hub: Hub, url: str, kind: str) -> None:
     """Three workers, one killed with SIGKILL while it holds leases: each task succeeds exactly once in the record."""
@@ -147,7 +147,6 @@ def test_every_task_succeeds_once_though_a_worker_is_killed(hub: Hub, url: str, 
     assert sum(task.lost for task in tasks) > 0
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_stopped_worker_has_its_late_result_refused(hub: Hub, url: str) -> None:
     """SIGSTOP beyond the lease, SIGCONT: the result is refused, an event says so, the record is untouched."""
@@ -200,7 +199,6 @@ def racing(url: str, lock: str, racers: int) -> list[int]:
     return sorted(process.wait(200) for process in started)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ten_races_of_twenty_have_one_winner_each(url: str, kind: str) -> None:
     """10 rounds of 20 separate processes that race for one lock give one winner each, and nothing but refusals."""

@@ -17,6 +17,8 @@ from tests.processes import needs_program
 NOT_RUN = (
     "ghcoord demo",  # takes long, and has its own tests
     "ghcoord init github:",  # needs a token: the page about GitHub runs it
+    "ghcoord doctor --probe",  # so does this, which has tests of its own
+    "ghcoord twin",  # goes on, and has its own tests
     "ghcoord status --watch",  # goes on
     "ghcoord worker start",  # goes on, or for seconds
     "ghcoord worker reap --stale-after",  # goes on

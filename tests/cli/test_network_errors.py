@@ -115,7 +115,7 @@ def test_a_server_that_was_named_is_called_by_its_name(
 def test_a_server_that_does_not_answer_is_told_of(twin: Twin, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is tried again standard error says so, and standard output keeps to its JSON."""
     monkeypatch.setattr("ghcoord.store.wrappers.QUIET", 0.0)
-    monkeypatch.setattr(RetryingStore.__init__, "__defaults__", (0.3,))
+    monkeypatch.setattr(RetryingStore.__init__, "__defaults__", (2.0,))
     monkeypatch.setenv("GHCOORD_GITHUB_API", "http://127.0.0.1:1")
     run = cli("status", "--hub", "github:me/hub", "--json")
     assert (7, "UNAVAILABLE") == (run.code, run.json["error"]["code"])

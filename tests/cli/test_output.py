@@ -125,6 +125,7 @@ SESSION = [
     (["audit", "blame", "task", "t1"], "kind name space path removed fields"),
     (["audit", "purge", "--older-than", "30d", "--yes"], "entries files before first dry_run"),
     (["doctor"], "hub usable findings"),
+    (["budget"], "limited account usage forecast pace blocked_until why refusals not_asked"),
 ]
 """A session with every command that prints one JSON document, and the keys of each; in a list: of its elements."""
 
@@ -149,7 +150,7 @@ def test_the_session_covers_every_verb() -> None:
     from tests.cli.test_help import NAMES
 
     covered = {name for name in NAMES for line, _ in SESSION if name.split() == line[: len(name.split())]}
-    own = {"memory watch", "status", "demo", "memory apply", "bench", "schedule next"}
+    own = {"memory watch", "status", "demo", "memory apply", "bench", "schedule next", "twin"}
     assert own | {"leader show", "leader list", "leader resign"} == set(NAMES) - covered
 
 

@@ -34,6 +34,7 @@ def _running(*args: object) -> Iterator[tuple[subprocess.Popen[str], dict[str, A
 def test_it_serves_until_told_to_stop(tmp_path: Path) -> None:
     """It answers with the token that it printed, keeps its folder, and ends with 0 on SIGTERM, its child too."""
     with _running("--folder", tmp_path / "twin", "--repository", "me/one", "--limits") as (process, told):
+        assert "url api token user repositories".split() == list(told)
         authorization = {"Authorization": f"Bearer {told['token']}"}
         found = requests.get(f"{told['api']}/repos/me/one", headers=authorization, timeout=10)
         assert 200 == found.status_code

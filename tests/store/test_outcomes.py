@@ -9,8 +9,19 @@ from typing import Any
 import pytest
 
 from ghcoord.clock import SystemRuntime
-from ghcoord.errors import GhcoordError, NotFound, OutcomeUnknown, StoreError, TooLarge, Unavailable, Unsupported
+from ghcoord.errors import (
+    GhcoordError,
+    NotFound,
+    OutcomeUnknown,
+    StoreError,
+    Throttled,
+    TooLarge,
+    Unavailable,
+    Unsupported,
+)
 from ghcoord.store.base import ChangeSet, Oid, Operation
+from ghcoord.store.budget.governor import Governor
+from ghcoord.store.budget.limits import Limits
 from ghcoord.store.inmemory import MemoryStore
 from ghcoord.store.transact import Transactor
 from ghcoord.store.tx import Tx
@@ -98,6 +109,38 @@ def test_a_hub_that_is_gone_for_a_moment_is_no_lost_lock() -> None:
 
     with pytest.raises(NotFound, match="no such lock"):
         transactor.transact(["fleet"], missing)
+
+
+class Refusing(MemoryStore):
+    """Refuses every commit for a minute, as the budget is told."""
+
+    def __init__(self, runtime: ManualRuntime) -> None:
+        super().__init__(runtime.now)
+        self.runtime = runtime
+        self.governor = Governor("github.com/me", runtime, Limits.github())
+        self.asked = 0
+
+    @property
+    def budget(self) -> Any:
+        return self.governor
+
+    def commit(
+        self, expected: Mapping[str, Oid | None], changes: Mapping[str, ChangeSet], op: Operation
+    ) -> dict[str, Oid]:
+        self.asked += 1
+        self.governor.note(429, {"retry-after": "60"})
+        raise Throttled("refused", self.runtime.now() + 60)
+
+
+def test_who_is_always_refused_gives_up() -> None:
+    """A server that refuses again after each pause that it asked for is not asked for ever: so one gets banned."""
+    runtime = ManualRuntime()
+    store = Refusing(runtime)
+    began = runtime.monotonic()
+    with pytest.raises(Throttled):
+        Transactor(store, runtime).transact(["fleet"], increment, timeout=30)
+    assert 2 <= store.asked <= 10
+    assert 60 <= runtime.monotonic() - began <= 900
 
 
 class Waiting(MemoryStore):

@@ -98,7 +98,7 @@ def doctor(
       ghcoord doctor
       ghcoord doctor --repair --dry-run
       ghcoord doctor --adopt --yes
-      ghcoord --hub github:me/hub doctor --probe
+      ghcoord doctor --probe --hub github:me/hub
     """
     from ghcoord.faces.cli.checks import Finding, examine
     from ghcoord.faces.cli.checks_network import probe as try_out

@@ -59,8 +59,8 @@ def twin(
     argv += ["--log"] if log else []
     argv += ["--json"] if invocation().json else []
     sys.stdout.flush()
-    # A session of its own: Ctrl-C reaches it once, through this process.
-    with subprocess.Popen(argv, start_new_session=True) as child, _passing_on(child):
+    # In this process's group, so that what ends the group ends it too; to hear of Ctrl-C twice does no harm.
+    with subprocess.Popen(argv) as child, _passing_on(child):
         code = child.wait()
     if code:
         raise typer.Exit(code if code > 0 else 128 - code)

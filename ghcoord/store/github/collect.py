@@ -16,6 +16,7 @@ from ghcoord.ids import new_op_id
 from ghcoord.store.base import ROOT_RECORD, Collected, CommitInfo, Oid, Store, Tell
 from ghcoord.store.github.api import Api, GraphQLRefused, Repo
 from ghcoord.store.github.refs_writer import ObjectWriter, RefsMover
+from ghcoord.store.github.url import git_url
 from ghcoord.store.github.writing import Draft, draft, keep, settle
 from ghcoord.store.rewrite import ATTEMPTS, Plan, SpacePlan, Step, plan_rewrite, write_again
 
@@ -33,7 +34,7 @@ LATER = "GitHub removes unreachable objects at a time of its own"
 
 def with_git(repo: Repo) -> str:
     """The way that always works, as a command."""
-    return f"'ghcoord gc --hub https://{repo.host}/{repo.owner}/{repo.name}' does it over git, with one push"
+    return f"'ghcoord gc --hub {git_url(repo)}' does it over git, with one push"
 
 
 class Rewriting:

@@ -46,6 +46,7 @@ from ghcoord.store.github.objects import Objects
 from ghcoord.store.github.polling import GONE_AFTER, Heads
 from ghcoord.store.github.refs_writer import ObjectWriter, RefsMover
 from ghcoord.store.github.rest_writer import Refused, move_ref
+from ghcoord.store.github.url import git_url
 from ghcoord.store.github.writing import Draft, draft, keep, settle
 
 CLOCK_MARGIN = 5.0
@@ -193,8 +194,7 @@ class GithubStore:
         if len(changes) > 1 and self.way is Way.REST:
             raise Unsupported(
                 f"{' and '.join(sorted(changes))} at once need GitHub's GraphQL API (updateRefs): without it "
-                f"one space is written at a time. The same hub over git does it: https://{self._api.repo.host}/"
-                f"{self._api.repo.owner}/{self._api.repo.name}"
+                f"one space is written at a time. The same hub over git does it: {git_url(self._api.repo)}"
             )
 
     def _drafts(

@@ -70,10 +70,6 @@ class Objects:
 
     # -- what is near
 
-    def known_commit(self, oid: Oid) -> CommitInfo | None:
-        """The commit ``oid`` if it is in memory or on disk."""
-        return self._kept.commit(oid)
-
     def known_tree(self, oid: Oid) -> Tree | None:
         """The tree ``oid`` if it is in memory or on disk."""
         return self._kept.tree(oid)

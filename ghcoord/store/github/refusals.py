@@ -9,6 +9,7 @@ from typing import Any
 
 from ghcoord.errors import Denied, GhcoordError, NotFound
 from ghcoord.store.github.api import Answer, Repo
+from ghcoord.store.github.url import git_url
 
 PAUSE = 60.0
 """Seconds to wait for a limit of which the server says nothing (GitHub asks for a minute at least)."""
@@ -104,8 +105,8 @@ def refusal(repo: Repo, answer: Answer, *, write: bool, what: str) -> GhcoordErr
     from_github = "x-github-request-id" in headers or "x-github-media-type" in headers
     if status in (401, 403) and not (from_github and text):
         return Denied(
-            f"a proxy before {repo.host} refuses {what}: use branches (the default prefix refs/heads/ghcoord/), "
-            f"or git itself with --hub https://{repo.host}/{repo.owner}/{repo.name}"
+            f"a proxy before {repo.place} refuses {what}: use branches (the default prefix refs/heads/ghcoord/), "
+            f"or git itself with --hub {git_url(repo)}"
         )
     if status == 401:
         return Denied(f"{repo.place} does not accept the token: make a new one and set GH_TOKEN, or 'gh auth login'")

@@ -50,7 +50,7 @@ class GithubApi:
         self._accounts = Accounts(accounts)
         self._lock = threading.Lock()
         self._waits = 0
-        self._login = self._accounts.login(repo.host, credentials.identity())
+        self._login = self._accounts.login(repo.place, credentials.identity())
         if self._login is not None:
             self._name_account(self._login)
 
@@ -135,7 +135,7 @@ class GithubApi:
             if login == self._login or not _LOGIN.fullmatch(login):
                 return
             self._login = login
-        self._accounts.remember(self._repo.host, self._credentials.identity(), login)
+        self._accounts.remember(self._repo.place, self._credentials.identity(), login)
         self._name_account(login)
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class GithubApi:
     def _name_account(self, login: str) -> None:
         rename = getattr(self._budget, "rename", None)
         if rename is not None:
-            rename(f"{self._repo.host}/{login}")
+            rename(f"{self._repo.place}/{login}")
 
     def _answer(self, asked: Asked, path: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
         """One request, and a second one where the first was not accepted and there is another token."""

@@ -16,11 +16,6 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?|\
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|::1")
 
 
-def is_github_url(url: str) -> bool:
-    """Whether ``url`` is for this driver (right or not)."""
-    return url.startswith(("github:", "github://"))
-
-
 def is_loopback(host: str) -> bool:
     """Whether ``host``, a name without a port, is this machine."""
     return _LOOPBACK.fullmatch(host.strip("[]").lower()) is not None

@@ -25,7 +25,7 @@ from tests.store.github.twins import MODES, Unbudgeted, twin_hub
 
 
 @pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=pytest.mark.slow) if mode == "refs" else mode for mode in MODES]
+    "mode", [pytest.param(mode, marks=pytest.mark.slow) if mode != "branch" else mode for mode in MODES]
 )
 class TestGithubStore(StoreContract, TransactContract):
     """Both contracts."""

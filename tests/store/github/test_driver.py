@@ -111,7 +111,7 @@ def test_a_server_that_lacks_something(tmp_path: Path, missing: Switches, way: W
     head = store.commit({"fleet": head}, {"fleet": {"a.json": b"2"}}, op(2))["fleet"]
     assert (way, head) == (store.way, hub.head("fleet"))
     assert {"a.json": b"2", "d/b.json": b"2"} == content(hub.open(), head)
-    with contextlib.nullcontext() if way is Way.REFS else pytest.raises(Unsupported, match=r"one space .*https://"):
+    with contextlib.nullcontext() if way is Way.REFS else pytest.raises(Unsupported, match=r"one space .*https?://"):
         store.commit({"fleet": head, "locks": None}, {"fleet": {"a.json": b"3"}, "locks": {"l": b"1"}}, op(3))
     assert store.capabilities.multi_space is (way is Way.REFS)
 

@@ -61,6 +61,9 @@ class Replay:
     def close(self) -> None: ...
 
 
+MODES = ["branch", pytest.param("custom", marks=pytest.mark.slow), pytest.param("rest", marks=pytest.mark.slow)]
+
+
 def put(body: Any, place: Place, value: Any) -> Any:
     """``body`` with ``value`` at ``place``."""
     if not place:
@@ -99,7 +102,9 @@ def use(store: GithubStore) -> None:
     store.heads()
 
 
-@pytest.mark.parametrize("mode", ["branch", "custom", "rest"])
+@pytest.mark.parametrize(
+    "mode", ["branch", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("custom", "rest"))]
+)
 def test_any_place_of_any_answer_may_be_anything(tmp_path: Path, mode: str) -> None:
     """Whatever stands anywhere in an answer, no foreign exception escapes."""
     hub = twin_hub(tmp_path, mode)
@@ -243,7 +248,9 @@ class Wild:
     def close(self) -> None: ...
 
 
-@pytest.mark.parametrize("mode", ["branch", "custom", "rest"])
+@pytest.mark.parametrize(
+    "mode", ["branch", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("custom", "rest"))]
+)
 @pytest.mark.parametrize("seed", [1, 107, 123])
 def test_strange_answers_make_no_wrong_outcome(tmp_path: Path, mode: str, seed: int) -> None:
     """What is reported as made is there once, what is reported as failed is not, whatever the server answers."""

@@ -18,6 +18,7 @@ def hub(tmp_path: Path) -> HubUnderTest:
     return under_test(path, f"git+file://{path}", tmp_path / "cache")
 
 
+@pytest.mark.slow
 class TestFileProtocol(StoreContract):
     """The store's contract."""
 
@@ -28,13 +29,13 @@ class TestTransact(TransactContract):
 
 
 class TestFirst:
-    """Of the contracts that take long, the tests that every change should meet."""
+    """Of the contracts, which take long, the tests that every change should meet."""
 
-    test_increments_are_exact = TransactContract.test_increments_are_exact
+    test_commits_are_direct_children = StoreContract.test_commits_are_direct_children
+    test_stale_expectation_changes_nothing = StoreContract.test_stale_expectation_changes_nothing
+    test_several_spaces_whole = StoreContract.test_several_spaces_whole
     test_a_lost_reply_is_applied_once = TransactContract.test_a_lost_reply_is_applied_once
     test_what_stays_is_as_it_was = RewriteContract.test_what_stays_is_as_it_was
-    test_those_who_had_it_open_go_on = RewriteContract.test_those_who_had_it_open_go_on
-    test_a_reply_lost_before_a_collection = RewriteContract.test_a_reply_lost_before_a_collection
 
 
 @pytest.mark.slow

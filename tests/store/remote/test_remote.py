@@ -281,6 +281,7 @@ def test_the_copy_is_private(url: str, path: Path, tmp_path: Path) -> None:
     assert [DEFAULT_PREFIX + "fleet"] == git(path, "for-each-ref", "--format=%(refname)").split()
 
 
+@SLOW
 def test_two_handles_on_one_copy(url: str, path: Path, tmp_path: Path) -> None:
     """Processes of one machine share it: increments are exact."""
     stores = [open_remote(url, tmp_path / "cache") for _ in range(2)]
@@ -296,7 +297,7 @@ def test_two_handles_on_one_copy(url: str, path: Path, tmp_path: Path) -> None:
     git(copy_of(tmp_path / "cache"), "fsck", "--strict", "--no-dangling")
 
 
-@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("fresh", [True, pytest.param(False, marks=SLOW)])
 def test_a_deleted_copy(hub: HubUnderTest, url: str, tmp_path: Path, fresh: bool) -> None:
     """It is made anew, by a new process and by one that was using it."""
     store = open_remote(url, tmp_path / "mine")
@@ -361,6 +362,7 @@ def test_a_full_or_unwritable_cache(url: str, tmp_path: Path) -> None:
         open_remote(url, tmp_path / "file").heads()
 
 
+@SLOW
 def test_the_copy_stays_small(hub: HubUnderTest, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packs are merged as they pile up, and all is still there."""
     monkeypatch.setattr(upkeep, "LOOK_EVERY", 8)
@@ -375,6 +377,7 @@ def test_the_copy_stays_small(hub: HubUnderTest, url: str, tmp_path: Path, monke
     git(copy_of(tmp_path / "mine"), "fsck", "--strict", "--no-dangling")
 
 
+@SLOW
 def test_pruning_spares_what_is_used(hub: HubUnderTest, url: str, tmp_path: Path) -> None:
     """After a collection the copy loses old history once it is old enough, and what heads need stays."""
     store = open_remote(url, tmp_path / "mine")
@@ -409,7 +412,8 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("kills", [2, 12])
 def test_killed_at_random(path: Path, url: str, tmp_path: Path, kills: int) -> None:
     """Writers killed while they push leave both spaces or none, lose nothing they said, and disturb no other."""
     dice = random.Random(3)
@@ -457,6 +461,7 @@ def test_an_old_kernel(hub: HubUnderTest, monkeypatch: pytest.MonkeyPatch) -> No
     assert {"fleet": head} == hub.open().heads()
 
 
+@SLOW
 def test_interrupted(path: Path, url: str, tmp_path: Path) -> None:
     """A call that is interrupted ends git too; the outcome is for the operation id to tell."""
     hook(path, "pre-receive", f"touch {tmp_path}/there", "sleep 20", "exit 1")
