@@ -23,7 +23,10 @@ from tests.acceptance.hubs import KINDS, network_hub
 from tests.processes import GHCOORD, cli, needs_program, until, workers
 
 WHOLE = os.environ.get("GHCOORD_WHOLE") == "1"
-"""Whether each kind of hub is tested at full size; otherwise one is, ``github``, and the others smaller."""
+"""Whether each kind of hub is tested at full size; otherwise one is, ``github``, and the others smaller or less."""
+
+TWO = pytest.mark.parametrize("kind", [*KINDS] if WHOLE else ["github", "remote-http"])
+"""For what takes long: the two ways to a server."""
 
 FAST = ("--ttl", "10", "--poll", "0.3s")
 
@@ -122,6 +125,7 @@ def test_killed_processes_lose_nothing_that_was_acknowledged(place: tuple[str, T
     assert 0 == fsck.returncode, fsck.stderr
 
 
+@TWO
 @pytest.mark.timeout(900)
 def test_every_task_succeeds_once_though_a_worker_is_killed(hub: Hub, url: str, kind: str) -> None:
     """Three workers, one killed with SIGKILL while it holds leases: each task succeeds exactly once in the record."""
@@ -147,6 +151,7 @@ def test_every_task_succeeds_once_though_a_worker_is_killed(hub: Hub, url: str, 
     assert sum(task.lost for task in tasks) > 0
 
 
+@TWO
 @pytest.mark.timeout(300)
 def test_a_stopped_worker_has_its_late_result_refused(hub: Hub, url: str) -> None:
     """SIGSTOP beyond the lease, SIGCONT: the result is refused, an event says so, the record is untouched."""
@@ -199,6 +204,7 @@ def racing(url: str, lock: str, racers: int) -> list[int]:
     return sorted(process.wait(200) for process in started)
 
 
+@TWO
 @pytest.mark.timeout(900)
 def test_ten_races_of_twenty_have_one_winner_each(url: str, kind: str) -> None:
     """10 rounds of 20 separate processes that race for one lock give one winner each, and nothing but refusals."""

@@ -205,3 +205,28 @@ def test_who_joins_a_split_batch_is_freed_by_an_interrupt() -> None:
     thread.start()
     thread.join(5)
     assert [OutcomeUnknown] == [type(one) for one in said]
+
+
+def test_a_space_that_reads_do_not_show_leaves_an_unanswered_commit_open() -> None:
+    """Sent without an answer, landed late, refused when sent again, and then no reading shows the space any more."""
+    runtime = ManualRuntime()
+
+    class Hidden(MemoryStore):
+        sent = 0
+
+        def commit(
+            self, expected: Mapping[str, Oid | None], changes: Mapping[str, ChangeSet], op: Operation
+        ) -> dict[str, Oid]:
+            self.sent += 1
+            made = super().commit(expected, changes, op)
+            if self.sent == 2:
+                raise OutcomeUnknown("no answer")
+            return made
+
+        def heads(self) -> dict[str, Oid]:
+            return super().heads() if self.sent < 2 else {}
+
+    transactor = Transactor(Hidden(runtime.now), runtime)
+    transactor.transact(["fleet"], increment)
+    with pytest.raises(OutcomeUnknown, match=r"vanished.*operation"):
+        transactor.transact(["fleet"], increment)

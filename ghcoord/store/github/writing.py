@@ -168,7 +168,7 @@ def settle(
         lost = lost or (one if verdict is False else None)
     if lost is not None:
         raise Conflict(f"{lost.space} is at {heads.get(lost.space)}, not at {lost.parent}")
-    raise OutcomeUnknown("the server did not say whether it committed: it may still do so")
+    raise OutcomeUnknown("the server did not say whether it committed, and may still do so")
 
 
 def _trace(objects: Objects, head: Oid, one: Draft, own: Oid | None) -> Oid | bool | None:
