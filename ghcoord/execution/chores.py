@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ghcoord.errors import Unavailable
 from ghcoord.execution.rhythm import Rhythm
 from ghcoord.execution.sandbox.orphans import end_orphans
 from ghcoord.execution.summary import Log, Summary
@@ -45,7 +46,13 @@ class Chores:
         if now < self._next_tend or (frugal and heads is None):
             return False
         self._next_tend = now + (self._rhythm.chore_every(0.0) if frugal else min(TEND_EVERY, self._rhythm.ttl / 6))
-        recovered = self._hub.workers.tend(heads)
+        try:
+            recovered = self._hub.workers.tend(heads)
+        except Unavailable as error:
+            if not frugal:
+                raise
+            self._log("debug", f"the dead wait for the next look: {error}")
+            return False
         for worker_id, taken in recovered.items():
             self._summary.recovered += taken.tasks
             self._log("warn", f"worker {worker_id} is gone: {taken.tasks} tasks and {taken.locks} locks recovered")

@@ -14,7 +14,7 @@ from ghcoord.errors import Unavailable
 from ghcoord.execution.rhythm import Rhythm
 from ghcoord.hub import Hub
 
-SPREADS = (3.0, 6.0, 90.0, 150.0, 200.0)
+SPREADS = (3.0, 6.0, 150.0, 200.0, 240.0)
 """Seconds over which each try is spread, from one step to the next: 80 writes a minute is what GitHub allows."""
 
 PATIENT = 2

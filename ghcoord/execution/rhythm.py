@@ -26,11 +26,17 @@ CROWD = 30
 MORE = 5
 """Workers more than there are that one expects at least while the fleet grows."""
 
-CROWD_FOR = 180.0
+CROWD_FOR = 300.0
 """Seconds for which it does: until all have registered."""
 
 COUNT_EVERY = 60.0
 """Seconds between two counts of the others at least: reading their records costs requests."""
+
+FIRST_LEASE = 3.0
+"""Times the usual ttl that a worker's first lease has, ..."""
+
+FIRST_LEASE_MOST = 600.0
+"""... as far as that is no more than so many seconds."""
 
 AHEAD = 1.1
 """Part of the time until its next commit for which a worker leases tasks."""
@@ -112,11 +118,13 @@ class Rhythm:
 
     # -- the lease
 
-    def wished_ttl(self) -> float:
-        """The ttl whose renewals the limits allow now, in seconds."""
+    def wished_ttl(self, *, first: bool = False) -> float:
+        """The ttl whose renewals the limits allow now, in seconds; the ``first`` is longer, as more may come."""
         if self.pace is None:
             return self._chosen
-        return min(MAX_TTL, max(self._chosen, round(self.pace.lease_ttl, 1)))
+        usual = self.pace.lease_ttl
+        longer = max(usual, min(FIRST_LEASE * usual, FIRST_LEASE_MOST)) if first else usual
+        return min(MAX_TTL, max(self._chosen, round(longer, 1)))
 
     @property
     def ttl(self) -> float:
@@ -173,6 +181,11 @@ class Rhythm:
         self._losses += 1
         spread = self.workers * max(LOST_SPREAD, self._try_takes) * 2 ** min(self._losses - 1, 2)
         return self.wait(self._runtime.uniform(0, max(1.0, min(spread, self.ttl / 5))))
+
+    @property
+    def losing(self) -> bool:
+        """Whether the last try to commit lost."""
+        return self._losses > 0
 
     def tried(self, seconds: float) -> None:
         """A try to commit took so many seconds, reading included."""

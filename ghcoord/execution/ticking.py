@@ -138,18 +138,20 @@ class Ticking(ABC):
             return
         if step.look:
             self._next_look = now + rhythm.poll * runtime.uniform(0.9, 1.1)
+        if (step.commit or step.due) and not rhythm.knows_others:
+            rhythm.count(self.worker_id, hub.workers.present(hub.heads()).values())
         looked = runtime.monotonic()
         heads = self._heads = hub.heads()
         head = heads.get(FLEET)
-        want = self._wanted()
+        renew = looked >= rhythm.renew_at()
+        # A try that reads little wins more races: a lease that could not be renewed at once goes first.
+        want = 0 if renew and rhythm.losing else self._wanted()
         if not (step.commit or step.due or head != self._seen_head or (want > 0 and self._asked == 0)):
             return
-        if (step.commit or step.due) and not rhythm.knows_others:
-            rhythm.count(self.worker_id, hub.workers.present(heads).values())
         finished, returned = slots.outcomes()
         request = replace(
             self._wish(want),
-            renew=now >= rhythm.renew_at(),
+            renew=renew,
             draining=self._draining,
             finished=finished,
             returned=returned,

@@ -32,7 +32,7 @@ THROTTLED_AT_MOST = 60.0
 REGISTER_TIMEOUT = 30.0
 """Seconds for which it tries to register where tries cost nothing."""
 
-LEAVE_AT_MOST = 60.0
+LEAVE_AT_MOST = 90.0
 """Seconds over which workers that end at the same moment spread their first tries to deregister, at most."""
 
 LINGER = 0.01
@@ -196,7 +196,7 @@ class WorkerDaemon(Ticking):
 
     def _register(self) -> None:
         rhythm = self.rhythm
-        ttl = rhythm.wished_ttl()
+        ttl = rhythm.wished_ttl(first=True)
         sent = self._runtime.monotonic()
         sandbox = sandbox_info(self.sandbox)
         answer = self.hub.workers.register(
@@ -234,7 +234,7 @@ class WorkerDaemon(Ticking):
         if rhythm.pace is None:
             workers.deregister(self.worker_id, token=self._token)
             return
-        spread = min(LEAVE_AT_MOST, rhythm.workers - 1.0)
+        spread = min(LEAVE_AT_MOST, 2.0 * (rhythm.workers - 1))
         for last in (False, False, False, True):
             if not self._cancelling:
                 self._runtime.sleep(self._runtime.uniform(0, spread))

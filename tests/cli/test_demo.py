@@ -91,6 +91,7 @@ def test_it_happens(temporary: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.slow
 def test_ending_it_ends_everything(temporary: Path) -> None:
     """SIGTERM in the middle: exit code 130, workers and files are gone."""
     process = subprocess.Popen(

@@ -86,7 +86,17 @@ def _parse(words: list[str]) -> None:
     command.make_context("example", words, parent=context)
 
 
-@pytest.mark.parametrize(("name", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
+LONG = ("ghcoord bench",)
+"""Beginnings of examples that take more than a second or two."""
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        pytest.param(name, line, marks=pytest.mark.slow if line.startswith(LONG) else (), id=line)
+        for name, line in EXAMPLES
+    ],
+)
 def test_an_example_works(cli: Cli, hub: Path, name: str, line: str) -> None:
     """Its options and arguments exist, and once what it speaks of is there it exits 0; its tasks succeed."""
     shell, _, last = line.rpartition(" | ")

@@ -116,7 +116,7 @@ def test_a_store_of_single_spaces_takes_one_namespace(world: World) -> None:
     hub = world.open()
     store = world.store()
     store.capabilities = replace(store.capabilities, multi_space=False)  # type: ignore[misc]
-    with pytest.raises(Unsupported, match="a change of several namespaces"):
+    with pytest.raises(Unsupported, match="one namespace after the other"):
         hub.memory.apply([SetKey("k", 1), SetKey("k", 1, "other")])
     hub.memory.apply([SetKey("k", 1), SetKey("l", 1)])
 

@@ -48,7 +48,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pool.shutdown(cancel_futures=True)
 
 
-_LONG = {"README.md"} | {
+_LONG = {"README.md", "docs/benchmarks.md"} | {
     f"docs/how-to/{name}.md"
     for name in (
         "audit",

@@ -358,6 +358,7 @@ def test_an_unchecked_fence_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the grant of its time was" in (found := first_found(tasks=False)) or "older token" in found
 
 
+@pytest.mark.slow
 def test_a_late_result_let_through_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: whoever reports a result for a leased task is believed."""
     from ghcoord.model import steps as task_model

@@ -80,7 +80,7 @@ def drained(reading: int) -> bytes:
     [
         pytest.param(("fleet",), False, True, id="one old, torn writes", marks=pytest.mark.slow),
         pytest.param(("fleet", "locks"), True, False, id="two new, between calls", marks=pytest.mark.slow),
-        pytest.param(("fleet", "locks"), False, True, id="two old, torn writes"),
+        pytest.param(("fleet", "locks"), False, True, id="two old, torn writes", marks=pytest.mark.slow),
         pytest.param(("fleet",), True, False, id="one new, between calls", marks=pytest.mark.slow),
         pytest.param(("fleet",), True, True, id="one new, torn writes", marks=pytest.mark.slow),
         pytest.param(("fleet",), False, False, id="one old, between calls", marks=pytest.mark.slow),
@@ -145,6 +145,7 @@ def test_killed_at_every_step(tmp_path: Path, spaces: tuple[str, ...], born: boo
     assert {(False, False), (False, True), (True, True)} == outcomes
 
 
+@pytest.mark.slow
 def test_recovery_killed_at_every_step(tmp_path: Path) -> None:
     """The recovery of a half-done commit over two spaces may itself be killed at any step."""
     spaces = ("fleet", "locks")

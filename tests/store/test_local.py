@@ -335,7 +335,7 @@ def test_readers_live_through_merging_and_gc(hub: HubUnderTest, path: Path) -> N
             hub.put(store, "fleet", {"n": b"%d" % written, f"d/{written % 7}": b"x%d" % written})
             written += 1
         collector.join(60)
-        assert 3 == len(collected)
+        assert collected, "git gave up each time"
         out, _ = reader.communicate("stop\n", timeout=60)
     finally:
         reader.kill()

@@ -174,6 +174,7 @@ def test_a_vanished_hub_is_never_made_again(hub: Hub, tmp_path: Path) -> None:
     assert 1 == hub.memory.get("k")
 
 
+@pytest.mark.slow
 def test_reading_on_for_long_keeps_few_files_open(tmp_path: Path) -> None:
     """A reader of many commits by others holds no descriptor of packs that were merged away long ago."""
     path = tmp_path / "hub.git"

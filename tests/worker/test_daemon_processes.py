@@ -32,7 +32,7 @@ def all_event_kinds(hub: Hub) -> list[str]:
     return [json.loads(line)["kind"] for line in lines]
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_task_ends_succeeded_once_though_a_worker_is_killed(hub: Hub, count: int) -> None:
     """Three workers, one killed with SIGKILL while it holds leases: each task succeeds exactly once in the record."""
     slow = [Submission("shell", {"command": "sleep 0.4"}, priority=9) for _ in range(6)]
@@ -55,6 +55,7 @@ def test_every_task_ends_succeeded_once_though_a_worker_is_killed(hub: Hub, coun
     assert 0 == subprocess.run(["git", "-C", hub.url, "fsck", "--strict"], capture_output=True, check=False).returncode
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_has_its_late_result_refused_and_audited(hub: Hub) -> None:
     """SIGSTOP beyond the lease, SIGCONT: the result is refused, an event says so, the record is untouched."""
     needs_program("bwrap")
@@ -193,6 +194,7 @@ def test_until_idle_waits_for_back_off_and_max_runtime_ends(hub: Hub) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="hides bwrap in a mount namespace, which takes root")
+@pytest.mark.slow
 def test_a_worker_without_sandbox_takes_no_commands(hub: Hub) -> None:
     """Where bubblewrap is missing, shell tasks stay queued; with --unsafe-no-sandbox the record says so."""
     hidden = ("unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$(command -v bwrap)"; exec "$@"', "sh")

@@ -21,7 +21,7 @@ from ghcoord.store.github.queries import Want
 from ghcoord.store.message import read_actor
 from ghcoord.store.objects import Tree, object_id
 
-MOST = 100
+MOST = 250
 """Objects asked for in one query."""
 
 GONE = (404, 409, 422)
@@ -172,7 +172,7 @@ class Reader:
     # -- many at once
 
     def gather(self, wants: Sequence[Want]) -> Found:
-        """All of ``wants``, a hundred a query; a query that GitHub finds too much is halved.
+        """All of ``wants``, a few hundred a query; a query that GitHub finds too much is halved.
 
         What is refused even alone is in no part of the answer.
         """
