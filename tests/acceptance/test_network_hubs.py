@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -21,12 +20,10 @@ from ghcoord.hub import Hub
 from ghcoord.twin.server import Twin
 from tests.acceptance.hubs import KINDS, network_hub
 from tests.processes import GHCOORD, cli, needs_program, until, workers
-
-WHOLE = os.environ.get("GHCOORD_WHOLE") == "1"
-"""Whether each kind of hub is tested at full size; otherwise one is, ``github``, and the others smaller or less."""
+from tests.whole import WHOLE
 
 TWO = pytest.mark.parametrize("kind", [*KINDS] if WHOLE else ["github", "remote-http"])
-"""For what takes long: the two ways to a server."""
+"""For what takes long: the two ways to a server. Of them only ``github`` is at full size; see ``tests/whole.py``."""
 
 FAST = ("--ttl", "10", "--poll", "0.3s")
 
