@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ghcoord.config import parse_settings
+from ghcoord.twin.limits import TwinLimits
 from ghcoord.twin.server import Twin
 from tests.docs.pages import NOT_RUN, ROOT, Block, blocks, name_of, pages, prose, written
 from tests.docs.runner import Step, matches, run, steps
@@ -30,7 +31,7 @@ def work(page: Path, folder: Path) -> list[str]:
     todo = list(steps(blocks(page.read_text())))
     if not any("github:" in step.code for step in todo):
         return run(todo, folder)
-    with Twin(folder / ".twin") as twin:
+    with Twin(folder / ".twin", limits=TwinLimits.published()) as twin:
         token = twin.user("me")
         return run(todo, folder, 120, GH_TOKEN=token, GHCOORD_GITHUB_API=f"{twin.url}/api/v3")
 
