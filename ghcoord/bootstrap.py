@@ -64,7 +64,7 @@ def connect(
     chosen = settings or load_settings(Path.cwd())
     where = locate(url, chosen)
     runtime = runtime or SystemRuntime()
-    store = open_store(where, runtime, chosen, surroundings(on_wait))
+    store = open_store(where, runtime, chosen, surroundings(where, on_wait))
     try:
         return open_hub(store, runtime, chosen, actor=actor, trace=trace, on_wait=on_wait)
     except BaseException:
@@ -78,12 +78,18 @@ def known_budget(url: str | Path | None = None, settings: Settings | None = None
     Asks nobody.  Raises ``NoHub``, ``Denied`` without a token.
     """
     chosen = settings or load_settings(Path.cwd())
-    with contextlib.closing(open_store(locate(url, chosen), SystemRuntime(), chosen, surroundings())) as store:
+    where = locate(url, chosen)
+    with contextlib.closing(open_store(where, SystemRuntime(), chosen, surroundings(where))) as store:
         return None if store.budget is None else store.budget.report()
 
 
-def surroundings(on_wait: OnWait | None = None) -> Surroundings:
-    """What drivers get of this machine: the environment, and this user's folders for state and for caches."""
+def surroundings(url: str, on_wait: OnWait | None = None) -> Surroundings:
+    """What the driver for ``url`` gets of this machine: the environment, and this user's folders for state and caches.
+
+    A hub on this machine needs none, and none are made.
+    """
+    if driver_of(url) in ("local", "memory"):
+        return Surroundings(environment=os.environ, on_wait=on_wait)
     return Surroundings(
         environment=os.environ,
         state=_own_folder("XDG_STATE_HOME", ".local", "state"),
@@ -124,7 +130,7 @@ def create(
     if make_repository and driver_of(where) != "github":
         raise UsageError(f"only a repository on GitHub can be created with the hub, not {where}: leave --create out")
     runtime = SystemRuntime()
-    around = surroundings(on_wait)
+    around = surroundings(where, on_wait)
     if path is not None:
         from ghcoord.store.local import create_repository
 
@@ -204,12 +210,12 @@ def folder_of(url: str) -> Path | None:
 
 def examine_network(url: str, settings: Settings, on_wait: OnWait | None = None) -> list[Observation]:
     """Look at the way to the hub at ``url`` without opening it; nothing to say of hubs on this machine."""
-    return network.examine_network(url, SystemRuntime(), settings, surroundings(on_wait))
+    return network.examine_network(url, SystemRuntime(), settings, surroundings(url, on_wait))
 
 
 def probe_network(url: str, settings: Settings, on_wait: OnWait | None = None) -> list[Observation]:
     """Settle live what is uncertain of GitHub, in refs that are deleted again. Raises ``UsageError`` elsewhere."""
-    return network.probe_network(url, SystemRuntime(), settings, surroundings(on_wait))
+    return network.probe_network(url, SystemRuntime(), settings, surroundings(url, on_wait))
 
 
 def inspect_folder(url: str) -> FolderState:
