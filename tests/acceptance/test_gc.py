@@ -1,4 +1,4 @@
-"""gc beside eight writers for a minute, and a hub after a million records (or 300,000: see ``tests/whole.py``)."""
+"""gc beside eight writers for a minute, and a hub after a million records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Tx
 from ghcoord.testing.clock import ManualRuntime
 from tests.store.gitrepo import fsck, git
-from tests.whole import WHOLE
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +103,7 @@ def test_a_minute_beside_eight_writers(tmp_path: Path, monkeypatch: pytest.Monke
 
 KEYS = 50_000
 BATCH = 1000
-COMMITS = 1000 if WHOLE else 300
+COMMITS = 1000
 A_DAY = 50
 """Commits a day: gc runs once a day, and keeps half a day."""
 

@@ -319,7 +319,7 @@ def test_readers_live_through_merging_and_gc(hub: HubUnderTest, path: Path) -> N
 
         def collect() -> None:
             try:
-                for _ in range(12):  # git itself may give up while packs come and go, and is run again then
+                for _ in range(60):  # git itself may give up while packs come and go, and is run again then
                     with contextlib.suppress(AssertionError):
                         git(path, "gc", "-q")
                         collected.append(True)
@@ -335,7 +335,7 @@ def test_readers_live_through_merging_and_gc(hub: HubUnderTest, path: Path) -> N
             hub.put(store, "fleet", {"n": b"%d" % written, f"d/{written % 7}": b"x%d" % written})
             written += 1
         collector.join(60)
-        assert collected, "git gave up each time"
+        assert 3 == len(collected)
         out, _ = reader.communicate("stop\n", timeout=60)
     finally:
         reader.kill()
