@@ -22,6 +22,7 @@
     ├── TaskFailed                   8  the task ended without success
     ├── WaitTimeout                  9  the wait ended before the thing happened
     ├── SandboxError                 7  the sandbox could not be set up (not: the task failed)
+    ├── SessionLost                  7  (``session_id``) the session's files are gone
     └── StoreError                   7  the hub's storage
         ├── Conflict                 4  someone committed first: read again, decide again
         ├── OutcomeUnknown           7  sent, no answer: look for the operation id first
@@ -215,6 +216,20 @@ class SandboxError(GhcoordError):
 
     exit_code = 7
     default_code = "SANDBOX"
+
+
+class SessionLost(GhcoordError):
+    """The session's worker died without a checkpoint: its files are gone. ``session_id`` names it."""
+
+    exit_code = 7
+    default_code = "SESSION_LOST"
+
+    def __init__(self, message: str, session_id: str = "", *, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.session_id = session_id
+
+    def details(self) -> dict[str, Any]:
+        return {**super().details(), "session_id": self.session_id}
 
 
 class StoreError(GhcoordError):

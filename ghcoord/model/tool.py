@@ -11,13 +11,15 @@ import inspect
 import json
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ghcoord.errors import InvalidName, UsageError
 from ghcoord.ids import check_id
+from ghcoord.model.limits import Limits
+from ghcoord.model.tier import Tier
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -40,6 +42,8 @@ class ToolResult:
     """The tool's own fields, JSON values only."""
     truncated: bool = False
     """Whether output was left out for its size."""
+    artifacts: tuple[str, ...] = ()
+    """Ids of the artifacts that it made."""
     infrastructure: bool = False
     """The sandbox could not be set up: the lease is given back, and the task has not failed."""
 
@@ -61,6 +65,33 @@ class ToolContext(Protocol):
     @property
     def timeout(self) -> float | None:
         """Seconds the attempt may take; ``None`` for no limit."""
+        ...
+
+    @property
+    def session_id(self) -> str | None:
+        """The session whose workspace this is; ``None`` for a task of its own."""
+        ...
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The session's variables, for every command."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What the call may use; ``timeout`` says how long it may take."""
+        ...
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        """Hosts that the session may reach through the relay besides the package index."""
+        ...
+
+    def keep(self, name: str) -> Path:
+        """A private folder called ``name`` beside the workspace: the tasks' own, shown to a command only when mounted.
+
+        A session keeps it between calls; otherwise it goes with the attempt.  Raises ``OSError``.
+        """
         ...
 
     def cancelled(self) -> bool:
@@ -92,6 +123,14 @@ class Tool:
     """Whether it runs a child process in the worker's sandbox."""
     check: Callable[[dict[str, Any]], None] = _accept
     """Raises :class:`UsageError` for arguments the tool does not take."""
+    arguments: Mapping[str, Any] | None = None
+    """The JSON schema of its arguments; ``None`` where nobody wrote one."""
+    returns: Mapping[str, Any] | None = None
+    """The JSON schema of ``ToolResult.data``; ``None`` where nobody wrote one."""
+    tier: Tier = Tier.FULL
+    """The least sandbox that its tasks need unless they say otherwise; only where it is ``sandboxed``."""
+    needs_session: bool = False
+    """Whether it works only in a session."""
 
 
 class ToolRegistry:
