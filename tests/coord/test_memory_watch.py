@@ -55,6 +55,18 @@ def test_a_watch_goes_on_from_a_revision(both: World) -> None:
     assert [] == watch(hub, "zz", since=0)()
 
 
+def test_what_ended_behind_a_revision_that_ran_ahead_is_told(both: World) -> None:
+    """Revisions outrun the clock while commits come fast: an end between the two is told to who goes on from there."""
+    hub = both.open()
+    hub.memory.set("short", 1, ttl=0.02)
+    look = watch(hub)
+    for number in range(40):
+        heard = hub.memory.set("k", number).revision
+    assert [("set", "k", 39)] == told(look())
+    both.runtime.advance(0.03)
+    assert ("expired", "short", None) in told(watch(hub, since=heard)())
+
+
 def test_a_revision_that_is_not_there(world: World) -> None:
     """An answer may lag behind: first nothing; the next one is waited for, another history begins anew."""
     hub = world.open()

@@ -118,6 +118,9 @@ class Watch:
             self._base, self._before = _states_at(snapshot, since)
         elif revision + 1 == since:
             self._base = snapshot
+        if self._base is not None and self._base.head is not None:
+            # Revisions run ahead of the clock while commits come fast: what ended between the two was not told.
+            self._told = min(self._told, snapshot.store.commit_info(self._base.head).time)
         return True
 
     def _believed(self, snapshot: Snapshot) -> Snapshot:
