@@ -77,6 +77,30 @@ class BudgetSettings:
     limits: str = "auto"
 
 
+HOLDERS = ("hub", "directory", "s3")
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSettings:
+    """Who holds the contents of new artifacts: ``where`` is ``hub``, ``directory`` or ``s3``.
+
+    ``directory`` is a folder that all machines see.  ``bucket`` is that of S3,
+    or of a service with its interface at the URL ``endpoint``; ``prefix`` stands
+    before every key, and credentials come from boto3's own places alone.
+    ``retention``: seconds that an artifact is kept; ``None``: until somebody
+    deletes it.  ``max_mb``: the largest that is taken, in MiB.
+    """
+
+    where: str = "hub"
+    directory: str | None = None
+    bucket: str | None = None
+    prefix: str = "ghcoord/"
+    endpoint: str | None = None
+    region: str | None = None
+    retention: float | None = None
+    max_mb: int = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one process. ``poll`` is the seconds between polls; ``None`` lets the store decide."""
@@ -89,18 +113,20 @@ class Settings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     github: GithubSettings = field(default_factory=GithubSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    artifacts: ArtifactSettings = field(default_factory=ArtifactSettings)
 
 
-_DURATIONS = {"ttl", "poll", "grace", "retry_delay", "patience"}
-_NUMBERS = {"slots": 10_000, "retry_attempts": 100, "writes_per_hour": 100_000}
+_DURATIONS = {"ttl", "poll", "grace", "retry_delay", "patience", "retention"}
+_NUMBERS = {"slots": 10_000, "retry_attempts": 100, "writes_per_hour": 100_000, "max_mb": 5_000_000}
 """The largest value of each whole number; the smallest is 1."""
 _TABLES: dict[str, type[Any]] = {
     "locks": LockSettings,
     "worker": WorkerSettings,
     "github": GithubSettings,
     "budget": BudgetSettings,
+    "artifacts": ArtifactSettings,
 }
-_CHOICES = {"write": WRITE_MODES, "limits": LIMITS}
+_CHOICES = {"write": WRITE_MODES, "limits": LIMITS, "where": HOLDERS}
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any
 from ghcoord.clock import Runtime
 from ghcoord.config import Settings
 from ghcoord.coord import layout
+from ghcoord.coord.artifacts.artifacts import Artifacts
 from ghcoord.coord.audit import events, history
 from ghcoord.coord.audit.audit import Audit
 from ghcoord.coord.audit.events import Commit
@@ -19,11 +21,14 @@ from ghcoord.coord.care.care import GcReport, unheard
 from ghcoord.coord.care.repair import Repair, repair
 from ghcoord.coord.care.settings import HubSettings
 from ghcoord.coord.context import Context
+from ghcoord.coord.files.content import Contents
 from ghcoord.coord.locks.leader import Elections
 from ghcoord.coord.locks.locks import Locks
 from ghcoord.coord.locks.waiting import Retries
 from ghcoord.coord.memory.memory import CheckKey, DeleteKey, Memory, SetKey
 from ghcoord.coord.observer import Observer
+from ghcoord.coord.sessions.sessions import Sessions
+from ghcoord.coord.tasks.logs import FullLogs
 from ghcoord.coord.tasks.schedules import Schedules
 from ghcoord.coord.tasks.tasks import Submission, TaskQuery, Tasks
 from ghcoord.coord.workers.balance import Balance
@@ -48,8 +53,8 @@ __all__ = ["AuditEntry", "Capabilities", "CheckKey", "DeleteKey", "Health", "Hub
 class Hub:
     """An open hub. Every object reached from it may be shared between threads.
 
-    ``locks``, ``workers``, ``tasks``, ``schedules``, ``balance``, ``memory``, ``audit``, ``config`` and ``tools``
-    are its parts.
+    ``locks``, ``workers``, ``tasks``, ``sessions``, ``schedules``, ``balance``, ``memory``, ``artifacts``, ``audit``,
+    ``config`` and ``tools`` are its parts.
     Close it, or use it as a context manager.
     """
 
@@ -84,10 +89,13 @@ class Hub:
         )
         self.leader = Elections(self._context, self.locks)
         self.workers = Workers(self._context, machine=machine)
-        self.tasks = Tasks(self._context)
+        self.contents = Contents(self._context)
+        self.artifacts = Artifacts(self._context, self.contents, settings.artifacts)
+        self.tasks = Tasks(self._context, FullLogs(self.artifacts))
         self.balance = Balance(self._context)
         self.schedules = Schedules(self._context)
         self.memory = Memory(self._context)
+        self.sessions = Sessions(self._context, self.contents)
         self.audit = Audit(self._context)
         self.tools = ToolRegistry()
 
@@ -246,7 +254,8 @@ class Hub:
 
     def beat(self, request: Beat, timeout: float = 30.0) -> Reply:
         """One tick of a worker daemon."""
-        return beat(self._context, request, timeout)
+        touched = self.sessions.touched()
+        return beat(self._context, replace(request, touched=touched) if touched else request, timeout)
 
     def beat_along(self, request: Beat) -> Callable[[], Reply | None]:
         """A tick that goes along with the next commit that this object makes to the fleet, and makes none itself.

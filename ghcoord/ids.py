@@ -37,6 +37,11 @@ def new_task_id(randbits: Callable[[int], int]) -> str:
     return "t" + _base32(randbits(60), 12)
 
 
+def new_artifact_id(randbits: Callable[[int], int]) -> str:
+    """An artifact id: 60 random bits after ``a``."""
+    return "a" + _base32(randbits(60), 12)
+
+
 def new_suffix(randbits: Callable[[int], int]) -> str:
     """Four characters that tell two workers of one host apart."""
     return _base32(randbits(20), 4)

@@ -12,6 +12,7 @@ from ghcoord.coord.care.settings import ConfigReader, HubConfig
 from ghcoord.coord.observer import Observer
 from ghcoord.coord.table import Table
 from ghcoord.errors import TooLarge, WaitTimeout
+from ghcoord.model.artifact import Artifact
 from ghcoord.model.gate import Gate
 from ghcoord.model.lease import Judge, by_server_clock, never
 from ghcoord.model.lock import LockRecord
@@ -19,6 +20,7 @@ from ghcoord.model.lock_paths import PathClaim
 from ghcoord.model.lock_stats import LockStats
 from ghcoord.model.memory import Fence, MemoryEntry
 from ghcoord.model.schedule import Schedule
+from ghcoord.model.session import Session
 from ghcoord.model.task import Task
 from ghcoord.model.worker import Worker, trimmed
 from ghcoord.store.known import FRESH
@@ -31,11 +33,13 @@ T = TypeVar("T")
 TASK_TABLE = Table(Task, layout.TASKS, layout.task_path, "id")
 GATE_TABLE = Table(Gate, layout.GATES, layout.gate_path, "key")
 SCHEDULE_TABLE = Table(Schedule, layout.SCHEDULES, layout.schedule_path, "name")
+SESSION_TABLE = Table(Session, layout.SESSIONS, layout.session_path, "id")
 WORKER_TABLE = Table(Worker, layout.WORKERS, layout.worker_path, "id")
 LOCK_TABLE = Table(LockRecord, layout.LOCK_RECORDS, layout.lock_path, "name")
 LOCK_STATS_TABLE = Table(LockStats, layout.LOCK_STATS, layout.lock_stats_path, "name")
 PATH_TABLE = Table(PathClaim, layout.PATH_CLAIMS, layout.path_claim_path, "token")
 KEY_TABLE = Table(MemoryEntry, layout.KEYS, layout.key_path, "key")
+ARTIFACT_TABLE = Table(Artifact, layout.ARTIFACTS, layout.artifact_path, "id")
 FENCE_TABLE = Table(Fence, layout.FENCES, layout.fence_path, "lock")
 
 

@@ -17,11 +17,13 @@ from ghcoord.ids import check_id, check_name, decode_component, encode_component
 from ghcoord.model.codec import ms_of
 from ghcoord.model.requirements import Need
 from ghcoord.model.task import TIMED, State, Task
+from ghcoord.model.tier import Tier
 
 FLEET = "fleet"
 LOCKS = "locks"
 META = "meta"
 AUDIT = "audit"
+FILES = "files"
 MEMORY_PREFIX = "memory/"
 DEFAULT_NAMESPACE = "global"
 MAX_NAMESPACE = 60
@@ -35,6 +37,8 @@ BALANCE_RECORD = "balance.json"
 BROKEN = "broken"
 TASKS = "tasks"
 WORKERS = "workers"
+SESSIONS = "sessions"
+CALLED = "called"
 LOCK_RECORDS = "locks"
 LOCK_STATS = "stats"
 PATH_CLAIMS = "paths"
@@ -43,6 +47,8 @@ FENCES = "fences"
 INDEX = "index"
 READY = "index/ready"
 ASSIGNED = "index/assigned"
+IN_SESSIONS = "index/sessions"
+UNPLACED = "index/unplaced"
 GATED = "index/gated"
 LEASED = "index/leased"
 BLOCKED = "index/blocked"
@@ -60,13 +66,34 @@ RELEASING = "index/releasing"
 UNIQUE = "index/unique"
 SCHEDULES = "schedules"
 GATES = "gates"
-QUEUE_INDEX = (READY, ASSIGNED, GATED, LEASED, BLOCKED, ENDED, SCHEDULED, BACKING_OFF, PREFERRED, REOPENING, FORGETTING)
+QUEUE_INDEX = (
+    *(READY, ASSIGNED, IN_SESSIONS, GATED, LEASED, BLOCKED, ENDED),
+    *(SCHEDULED, BACKING_OFF, PREFERRED, REOPENING, FORGETTING),
+)
 """The folders that follow from the tasks' records and from the gates."""
 
 BEHIND_GATES = "+gated"
 """Folder of ``index/assigned/WORKER`` with its tasks that wait in the line of a key; no class is called so."""
+OPEN_CALLS = "+open"
+"""Folder of ``index/sessions/SESSION`` with all its calls that have not ended; no class is called so."""
+
 EXPIRY = "expiry"
 NAMESPACE_RECORD = "namespace.json"
+
+ARTIFACTS = "artifacts"
+STORED = "stored"
+"""Folder of ``files`` with the contents of the artifacts that the hub holds."""
+ARTIFACT_REFS = "index/contents"
+ARTIFACTS_OF_TASK = "index/tasks"
+ARTIFACTS_OF_SESSION = "index/sessions"
+ARTIFACTS_DUE = "index/due"
+ARTIFACT_INDEX = (ARTIFACT_REFS, ARTIFACTS_OF_TASK, ARTIFACTS_OF_SESSION, ARTIFACTS_DUE)
+"""The folders of ``files`` that follow from the artifacts' records."""
+CHECKPOINTS = "checkpoints"
+MANIFESTS = "manifests"
+DATA = "data"
+UPLOADS = "uploads"
+WHOLE = "whole.json"
 
 MAX_CLASS = 180
 """Longest name of a line of tasks with equal needs."""
@@ -77,7 +104,7 @@ _BATCHED = re.compile(r"b([0-9a-f]{12})-(0|[1-9][0-9]{0,7})", re.ASCII)
 MARKER = b"{}\n"
 """Content of index files: the same for all, so that it is stored once."""
 
-RECORD_FOLDERS = {FLEET: (TASKS, WORKERS, SCHEDULES), LOCKS: (LOCK_RECORDS, PATH_CLAIMS, LOCK_STATS), META: ()}
+RECORD_FOLDERS = {FLEET: (TASKS, WORKERS, SESSIONS, SCHEDULES), LOCKS: (LOCK_RECORDS, PATH_CLAIMS, LOCK_STATS), META: ()}
 """Folders of records by space; a memory space has ``keys`` and ``fences``."""
 
 
@@ -133,6 +160,25 @@ def former_task_path(task_id: str) -> str:
 
 def worker_path(worker_id: str) -> str:
     return _record(WORKERS, check_id(worker_id, "worker id"))
+
+
+def session_path(session_id: str) -> str:
+    return _record(SESSIONS, check_id(session_id, "session id"))
+
+
+def called_top(session_id: str) -> str:
+    """Where the keys lie that calls of a session were made with."""
+    return f"{CALLED}/{fan_out(session_id)[0]}/{encode_component(session_id)}"
+
+
+def called_path(session_id: str, digest: str) -> str:
+    """That a call with the key of ``digest`` was made in a session."""
+    return f"{called_top(session_id)}/{digest[:2]}/{digest}"
+
+
+def unplaced_path(session_id: str) -> str:
+    """That no worker has a session which one could take."""
+    return f"{UNPLACED}/{encode_component(session_id)}"
 
 
 def lock_path(name: str) -> str:
@@ -206,13 +252,16 @@ def gated_top(key: str) -> str:
 def class_of(need: Need) -> str:
     """The name of the line for ``need``: ``build``, ``build+make``, ``train@c=4,m=2048,gpu,os%3dlinux``.
 
-    Type, tool where it is another, cores, MiB, capabilities.  One that would be
+    Type, tool where it is another, cores, MiB, a sandbox that its submitter
+    named (``s=none``), capabilities.  One that would be
     longer than a file system takes is cut and ends in ``%-`` and a digest.
     """
     name = encode_component(need.type)
     if need.tool != need.type:
         name += "+" + encode_component(need.tool)
     parts = [f"{sign}={value}" for sign, value in (("c", need.cpu_cores), ("m", need.memory_mb)) if value]
+    if need.sandbox is not None:
+        parts.append(f"s={need.sandbox}")
     parts += map(encode_component, need.capabilities)
     if parts:
         name += "@" + ",".join(parts)
@@ -220,6 +269,9 @@ def class_of(need: Need) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:32]
     return f"{name[: MAX_CLASS - 34]}%-{digest}"
+
+
+_TIERS = {str(tier): tier for tier in Tier}
 
 
 @lru_cache(4096)
@@ -230,16 +282,19 @@ def parse_need(component: str) -> Need | None:
     type_name = decode_component(kind)
     tool_name = decode_component(tool) if tool else type_name
     least = {"c": 0, "m": 0}
+    sandbox: Tier | None = None
     capabilities = []
     for part in rest.split(",") if rest else ():
         sign, equals, value = part.partition("=")
         if equals and sign in least and value.isascii() and value.isdigit() and len(value) <= 16:
             least[sign] = int(value)
+        elif equals and sign == "s" and value in _TIERS:
+            sandbox = _TIERS[value]
         else:
             capabilities.append(decode_component(part))
     if type_name is None or tool_name is None or None in capabilities:
         return None
-    need = Need(type_name, tool_name, least["c"], least["m"], tuple(filter(None, capabilities)))
+    need = Need(type_name, tool_name, least["c"], least["m"], tuple(filter(None, capabilities)), sandbox)
     return need if class_of(need) == component else None
 
 
@@ -253,6 +308,11 @@ def assigned_top(worker_id: str) -> str:
     return f"{ASSIGNED}/{encode_component(worker_id)}"
 
 
+def session_top(session_id: str) -> str:
+    """Where the calls of one session lie."""
+    return f"{IN_SESSIONS}/{encode_component(session_id)}"
+
+
 def leased_top(worker_id: str) -> str:
     """Where the tasks lie that one worker holds."""
     return f"{LEASED}/{encode_component(worker_id)}"
@@ -260,7 +320,10 @@ def leased_top(worker_id: str) -> str:
 
 def line_path(task: Task) -> str:
     """Where workers look for the queued ``task``; one behind a gate is there only as the head of its line."""
-    top = READY if task.assigned is None else assigned_top(task.assigned.worker)
+    if task.session is not None:
+        top = session_top(task.session)
+    else:
+        top = READY if task.assigned is None else assigned_top(task.assigned.worker)
     return _sequenced(f"{top}/{class_of(task.need)}/{9 - task.priority}", task.sequence, task.id)
 
 
@@ -271,6 +334,13 @@ def waiting_path(key: str, line: str) -> str:
 
 def index_paths(task: Task) -> tuple[str, ...]:
     """The index files of ``task`` in its present state."""
+    paths = _state_paths(task)
+    if task.session is None or task.ended:
+        return paths
+    return (*paths, _sequenced(f"{session_top(task.session)}/{OPEN_CALLS}", task.sequence, task.id))
+
+
+def _state_paths(task: Task) -> tuple[str, ...]:
     if task.state is State.QUEUED:
         return tuple(_queued_paths(task))
     if task.state is State.LEASED and task.lease is not None:
@@ -287,7 +357,7 @@ def index_paths(task: Task) -> tuple[str, ...]:
 def _queued_paths(task: Task) -> Iterator[str]:
     line = line_path(task)
     yield line if task.limit is None else waiting_path(task.limit.key, line)
-    if task.assigned is not None:
+    if task.assigned is not None and task.session is None:
         if task.limit is not None:
             yield _sequenced(f"{assigned_top(task.assigned.worker)}/{BEHIND_GATES}", task.sequence, task.id)
         if task.assigned.until is not None:
@@ -343,3 +413,58 @@ def calls_folder(ms: int) -> str:
 def calls_path(ms: int, suffix: str) -> str:
     """The file of the tool calls that one process flushed at ``ms``; ``suffix`` tells processes apart."""
     return f"{calls_folder(ms)}/{ms}-{suffix}.jsonl"
+
+
+def artifact_path(artifact_id: str) -> str:
+    return _record(ARTIFACTS, check_id(artifact_id, "artifact id"))
+
+
+def artifact_marker(top: str, artifact_id: str) -> str:
+    """The artifact in an index folder of its task, session or content."""
+    return f"{top}/{fan_out(artifact_id)[0]}/{artifact_id}"
+
+
+def artifact_refs(digest: str) -> str:
+    """Where the artifacts are named whose content, that of ``digest``, the hub holds."""
+    return f"{ARTIFACT_REFS}/{digest[:2]}/{digest[2:4]}/{digest}"
+
+
+def artifacts_of(folder: str, owner: str) -> str:
+    """Where the artifacts of a task or session are named; ``folder`` is the index of either."""
+    return f"{folder}/{'/'.join(fan_out(owner))}/{encode_component(owner)}"
+
+
+def data_path(folder: str, digest: str) -> str:
+    """Where ``folder`` of ``files`` has a content: a file, or for a large one the folder of its chunks."""
+    return f"{folder}/{DATA}/{digest[:2]}/{digest[2:4]}/{digest}"
+
+
+def chunk_path(folder: str, digest: str, number: int) -> str:
+    """A chunk of a large content, counted from 0."""
+    return f"{data_path(folder, digest)}/{chunk_name(number)}"
+
+
+def chunk_name(number: int) -> str:
+    """The name of a chunk in its folder."""
+    return f"{number:04d}"
+
+
+def whole_path(folder: str, digest: str) -> str:
+    """What says that all chunks of a large content are there."""
+    return f"{data_path(folder, digest)}/{WHOLE}"
+
+
+def upload_path(folder: str, digest: str) -> str:
+    """What says that a large content is on its way, or was left half way."""
+    return f"{folder}/{UPLOADS}/{digest[:2]}/{digest}.json"
+
+
+def checkpoints_folder(session_id: str) -> str:
+    """The folder of ``files`` with the checkpoints of a session: contents, and manifests beside them."""
+    first, second = fan_out(check_id(session_id, "session id"))
+    return f"{CHECKPOINTS}/{first}/{second}/{encode_component(session_id)}"
+
+
+def manifest_name(checkpoint_id: str) -> str:
+    """Where the manifest of a checkpoint lies in its session's folder."""
+    return f"{MANIFESTS}/{check_id(checkpoint_id, 'checkpoint id')}.json"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ghcoord.errors import Unavailable
 from ghcoord.execution.rhythm import Rhythm
 from ghcoord.execution.sandbox.orphans import end_orphans
+from ghcoord.execution.session.pool import SessionPool
 from ghcoord.execution.summary import Log, Summary
 from ghcoord.hub import Hub
 
@@ -20,21 +21,27 @@ FRUGAL_CARE_EVERY = 600.0
 """Seconds between removals on a hub that is not, at least."""
 
 
+SWEEP_EVERY = 300.0
+"""Seconds between looks for the files of sessions that workers which are gone have left on this machine."""
+
+
 class Chores:
-    """The chores of the daemon ``worker_id``; what it recovers counts in ``summary``.
+    """The chores of a daemon, which has ``sessions``; what it recovers counts in ``summary``.
 
     Where asking costs requests it observes the others on heads that were just
     read, and mostly leaves it all to the worker that comes first by name.
     """
 
-    def __init__(self, hub: Hub, rhythm: Rhythm, worker_id: str, summary: Summary, log: Log) -> None:
+    def __init__(self, hub: Hub, rhythm: Rhythm, sessions: SessionPool, summary: Summary, log: Log) -> None:
         self._hub = hub
         self._rhythm = rhythm
-        self._worker_id = worker_id
+        self._worker_id = sessions.worker_id
+        self._sessions = sessions
         self._summary = summary
         self._log = log
         self._next_tend = 0.0
         self._next_care = 0.0
+        self._next_sweep = 0.0
 
     def run(self, heads: Mapping[str, str] | None) -> bool:
         """Do what is due; whether anything was recovered. ``heads`` are those that were read just now."""
@@ -64,4 +71,10 @@ class Chores:
             end_orphans()
             self._hub.workers.sweep(heads)
             self._hub.tasks.retain()
+            if cleaned := self._hub.sessions.clean(self._sessions.stale_after):
+                self._log("info", f"{cleaned} sessions that nobody used were destroyed")
+        if now >= self._next_sweep:
+            self._next_sweep = now + max(SWEEP_EVERY, self._rhythm.chore_every(0.0) if frugal else 0.0)
+            if swept := self._sessions.sweep():
+                self._log("info", f"the files of {swept} sessions were removed: their workers are gone")
         return bool(recovered)

@@ -3,24 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import UsageError
+from ghcoord.errors import SandboxError, UsageError
+from ghcoord.execution.checkpoints.checkpoints import Checkpoints
 from ghcoord.execution.sandbox.base import Sandbox
-from ghcoord.execution.tools import builtin_tools
+from ghcoord.execution.sandbox.container import ContainerSettings
+from ghcoord.execution.sandbox.open import open_sandbox, probe
+from ghcoord.execution.session.folder import hub_folder
+from ghcoord.execution.session.pool import SessionPool
+from ghcoord.execution.summary import Log
+from ghcoord.execution.tools.kit import Kit
+from ghcoord.execution.tools.registry import builtin_tools
 from ghcoord.hub import Hub
 from ghcoord.model.tool import Tool
 from ghcoord.model.worker import Capabilities, SandboxInfo
 
+CHECKPOINTS = ".checkpoints"
+"""Where checkpoints are kept, in the folder of the workspaces, unless another folder was named."""
 
-def collect_tools(
-    hub: Hub, sandbox: Sandbox | None, runtime: Runtime, grace: float, only: Collection[str] | None = None
-) -> dict[str, Tool]:
-    """The built-in tools that ``sandbox`` allows, and the hub's registered functions, which go before them.
+
+def choose_sandbox(
+    runtime: Runtime, choice: str, unsafe: bool, commands: bool | None, container: ContainerSettings | None, log: Log
+) -> Sandbox | None:
+    """The sandbox that was asked for; ``None`` when commands are not wanted, or need not be and none works.
+
+    Raises ``SandboxError`` with the fix.
+    """
+    if commands is False:
+        return None
+    sandbox = open_sandbox(choice=choice, unsafe=unsafe, runtime=runtime, container=container)
+    if sandbox is None:
+        found = probe(runtime)
+        why = f"{found.reason}; {found.fix}" if found.fix else found.reason
+        if commands:
+            raise SandboxError(f"no sandbox works here: {why}. Without one, '--no-commands' runs no commands")
+        log("warn", f"no sandbox works here, so tools that start commands are not offered: {why}")
+    return sandbox
+
+
+def make_pool(
+    hub: Hub,
+    worker_id: str,
+    *,
+    base: Path,
+    kit: Kit,
+    checkpoint_dir: Path | None,
+    max_checkpoints: int,
+    publish: bool,
+    max_sessions: int,
+    stale_after: float,
+    log: Log,
+) -> SessionPool:
+    """The sessions of a worker whose workspaces lie in ``base``; ``publish``: checkpoints go to the hub too."""
+    folder = (checkpoint_dir or base / CHECKPOINTS) / hub_folder(hub.id)
+    return SessionPool(
+        hub,
+        worker_id,
+        base=base,
+        kit=kit,
+        checkpoints=Checkpoints(folder, hub, keep=max_checkpoints, publish=publish),
+        max_sessions=max_sessions,
+        stale_after=stale_after,
+        log=log,
+    )
+
+
+def collect_tools(hub: Hub, kit: Kit, only: Collection[str] | None = None) -> dict[str, Tool]:
+    """The built-in tools that ``kit`` can serve, and the hub's registered functions, which go before them.
 
     With ``only`` no others than those, each of which must be there: raises ``UsageError``.
     """
-    tools = {tool.name: tool for tool in builtin_tools(sandbox, runtime, grace=grace)}
+    tools = {tool.name: tool for tool in builtin_tools(kit)}
     for name in hub.tools.names():
         tool = hub.tools.get(name)
         if tool is not None:
@@ -46,5 +101,9 @@ def describe(hub: Hub, tools: Collection[str], types: Collection[str], labels: M
 
 
 def sandbox_info(sandbox: Sandbox | None) -> SandboxInfo | None:
-    """The sandbox as the worker's record names it."""
-    return None if sandbox is None else SandboxInfo(driver=sandbox.name, tier=sandbox.tier)
+    """The sandbox as the worker's record names it, with how it keeps each limit."""
+    if sandbox is None:
+        return None
+    return SandboxInfo.model_validate(
+        {"driver": sandbox.name, "tier": sandbox.tier, "limits": sandbox.limits.summary()}
+    )

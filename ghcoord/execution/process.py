@@ -11,15 +11,23 @@ import codecs
 import contextlib
 import os
 import selectors
+import stat
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ghcoord.clock import Runtime
 from ghcoord.errors import SandboxError
 from ghcoord.execution.sandbox.base import Launch, Sandbox
+from ghcoord.execution.sandbox.job import Job, Mount
+from ghcoord.execution.sandbox.watch import Verdict
+from ghcoord.model.limits import Limits
+from ghcoord.model.session import Usage
+
+LOG_CAP = 1024 * 1024 * 1024
+"""Bytes of each stream that the tools pass on as they come: who listens bounds what is kept of them."""
 
 OUTPUT_CAP = 256 * 1024
 """Bytes kept of each of stdout and stderr: the first half and the last."""
@@ -35,6 +43,8 @@ END_TIMEOUT = 5.0
 
 _CHUNK = 65536
 
+Stopped = Literal["", "timeout", "cancelled", "memory", "cpu", "processes", "workspace"]
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -46,10 +56,12 @@ class Completed:
     stderr: str
     truncated: bool
     """Whether the middle of stdout or of stderr was left out."""
-    stopped: Literal["", "timeout", "cancelled"]
-    """Why we stopped it."""
+    stopped: Stopped
+    """Why we stopped it: ``memory`` and what follows are the limit that it passed."""
     leftover: bool
     """Whether processes of the command may still be there."""
+    usage: Usage = field(default_factory=Usage)
+    """What it used, as far as was seen: most of it is looked at only under limits."""
 
 
 class Capture:
@@ -103,25 +115,42 @@ def run(
     stdin: bytes | None = None,
     timeout: float | None = None,
     grace: float = GRACE,
-    cap: int = OUTPUT_CAP,
+    cap: int | None = None,
+    limits: Limits | None = None,
+    mounts: tuple[Mount, ...] = (),
+    stdin_fd: int | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     log: Callable[[str, str], None] = lambda stream, text: None,
+    log_cap: int | None = None,
 ) -> Completed:
     """Run ``argv`` in ``sandbox`` and wait for it.
 
     After ``timeout`` seconds, or once ``cancelled()`` is true (asked every
     50 ms), the whole tree gets SIGTERM and, ``grace`` seconds later, SIGKILL.
-    Output beyond ``cap`` bytes a stream is read and dropped; ``log(stream,
-    text)`` gets each stream's first ``cap`` bytes as they come.  Without
-    ``stdin`` the command reads ``/dev/null``.
+    A tree that passes one of ``limits`` gets SIGKILL; ``limits.timeout`` is one
+    more timeout, without grace for none.  Output beyond ``cap`` bytes a stream
+    (or ``limits.output_kb``, or :data:`OUTPUT_CAP`; the least that is given) is
+    read and dropped; ``log(stream, text)`` gets each stream's first ``log_cap``
+    bytes as they come, as many as are kept by default.  ``stdin_fd`` is given to the command as its input
+    instead of ``stdin``, and closed here, whatever happens; without both the
+    command reads ``/dev/null``.
 
     Raises :class:`UsageError` when the arguments cannot be passed to a program
     and :class:`SandboxError` when the sandbox could not be set up: the command
     has not started then.  What ``cancelled`` or ``log`` raise comes through
     after the tree was killed.
     """
-    launch = sandbox.command(argv, workspace=workspace, env=env or {})
-    running = _Running(launch, runtime, sandbox, stdin, cap, log)
+    limits = limits or Limits()
+    timeout = min((each for each in (timeout, limits.timeout) if each is not None), default=None)
+    caps = [cap, None if limits.output_kb is None else limits.output_kb * 1024]
+    most = min((each for each in caps if each is not None), default=OUTPUT_CAP)
+    try:
+        launch = sandbox.command(Job(argv, workspace, env or {}, limits, mounts))
+    except BaseException:
+        if stdin_fd is not None:
+            os.close(stdin_fd)
+        raise
+    running = _Running(launch, runtime, sandbox, stdin, stdin_fd, most, log, log_cap)
     try:
         running.start()
         return running.watch(timeout, grace, cancelled)
@@ -138,21 +167,26 @@ class _Running:
         runtime: Runtime,
         sandbox: Sandbox,
         stdin: bytes | None,
+        stdin_fd: int | None,
         cap: int,
         log: Callable[[str, str], None],
+        log_cap: int | None,
     ) -> None:
         self._launch = launch
         self._runtime = runtime
         self._identity = sandbox.identity
         self._stdin = memoryview(stdin) if stdin else None
         self._log = log
+        self._log_cap = cap if log_cap is None else log_cap
         self._cap = cap
         self._kept = {name: Capture(cap) for name in ("stdout", "stderr")}
         self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in self._kept}
         self._logged = dict.fromkeys(self._kept, 0)
         self._selector = selectors.DefaultSelector()
         self._process: subprocess.Popen[bytes] | None = None
-        self._child_fds = list(launch.pass_fds)
+        self._child_fds = [*launch.pass_fds, *([] if stdin_fd is None else [stdin_fd])]
+        self._stdin_fd = stdin_fd
+        self._cpu_seconds = 0.0
         self._own_fds: set[int] = set()
 
     # -- starting
@@ -162,7 +196,7 @@ class _Running:
         launch, become = self._launch, self._launch.identity
         try:
             stdout, stderr = self._pipe("stdout"), self._pipe("stderr")
-            stdin = self._stdin_pipe() if self._stdin is not None else subprocess.DEVNULL
+            stdin = self._standard_input()
             os.set_blocking(launch.status_fd, False)
             self._selector.register(launch.status_fd, selectors.EVENT_READ, "status")
             self._process = subprocess.Popen(
@@ -181,6 +215,7 @@ class _Running:
             exited = os.pidfd_open(self._process.pid)
             self._own_fds.add(exited)
             self._selector.register(exited, selectors.EVENT_READ, "exited")
+            launch.started(self._process)
         except (OSError, subprocess.SubprocessError) as why:
             whom = f" as user {become.uid}" if become else ""
             raise SandboxError(f"{launch.argv[0]} could not be started{whom}: {why}") from why
@@ -198,7 +233,13 @@ class _Running:
         self._selector.register(ours, selectors.EVENT_READ, name)
         return theirs
 
-    def _stdin_pipe(self) -> int:
+    def _standard_input(self) -> int:
+        if self._stdin_fd is not None:
+            if stat.S_ISFIFO(os.fstat(self._stdin_fd).st_mode):
+                self._give(self._stdin_fd)
+            return self._stdin_fd
+        if self._stdin is None:
+            return subprocess.DEVNULL
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         self._own_fds.add(ours)
         self._child_fds.append(theirs)
@@ -218,11 +259,14 @@ class _Running:
         """Serve the pipes until the command has ended or was made to."""
         assert self._process is not None
         started = self._runtime.monotonic()
-        stopped: Literal["", "timeout", "cancelled"] = ""
+        stopped: Stopped = ""
         next_step = started
         killed = False
-        while self._process.poll() is None:
+        while not self._ended():
             now = self._runtime.monotonic()
+            limit = "" if killed else self._look(now)
+            if limit:
+                stopped, next_step = stopped or limit, now
             if not stopped:
                 if timeout is not None and now - started >= timeout:
                     stopped = "timeout"
@@ -241,10 +285,13 @@ class _Running:
             until = next_step
             if timeout is not None and not stopped:
                 until = min(until, started + timeout)
+            if self._launch.watch is not None and not killed:
+                until = min(until, self._launch.watch.due)
             self._serve(min(max(until - now, 0.0), TICK))
-        returncode = self._process.poll()
+        returncode = self._process.returncode
         self._drain()
         leftover = returncode is None or not self._launch.gone(END_TIMEOUT)
+        stopped = stopped or self._limit_at_the_end()
         # A command that has ended by itself while SIGTERM was on its way counts as stopped: its work was cut.
         exit_code = None if stopped or returncode is None else self._launch.exit_code(returncode, self._text("stderr"))
         return Completed(
@@ -254,7 +301,34 @@ class _Running:
             any(each.truncated for each in self._kept.values()),
             stopped,
             leftover,
+            self._usage(),
         )
+
+    def _ended(self) -> bool:
+        """Whether the first process has; what it and all that it waited for have used is kept."""
+        process = self._process
+        assert process is not None
+        if process.returncode is None:
+            try:
+                pid, status, used = os.wait4(process.pid, os.WNOHANG)
+            except ChildProcessError:
+                return process.poll() is not None
+            if pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                self._cpu_seconds = used.ru_utime + used.ru_stime
+        return process.returncode is not None
+
+    def _look(self, now: float) -> Verdict:
+        watch = self._launch.watch
+        return watch.look(now) if watch is not None and now >= watch.due else ""
+
+    def _limit_at_the_end(self) -> Verdict:
+        watch = self._launch.watch
+        return "" if watch is None else watch.finished(self._cpu_seconds)
+
+    def _usage(self) -> Usage:
+        watch = self._launch.watch
+        return Usage(cpu_seconds=round(self._cpu_seconds, 3)) if watch is None else watch.usage()
 
     def _text(self, name: str) -> str:
         return self._kept[name].text()
@@ -307,7 +381,7 @@ class _Running:
             self._forget(fd)
 
     def _pass_on(self, name: str, data: bytes) -> None:
-        room = self._cap - self._logged[name]
+        room = self._log_cap - self._logged[name]
         if room <= 0:
             return
         self._logged[name] += len(data)

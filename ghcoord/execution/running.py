@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ghcoord.clock import Runtime, Thread
 from ghcoord.coord.workers.tick import Said
-from ghcoord.errors import TooLarge, UsageError
+from ghcoord.errors import GhcoordError, SandboxError, TooLarge, UsageError
+from ghcoord.execution.session.folder import SessionFolder
 from ghcoord.model.codec import check_value, stamp
+from ghcoord.model.limits import Limits
+from ghcoord.model.session import Usage
 from ghcoord.model.task import Task, TaskResult
 from ghcoord.model.tool import ToolResult
 
@@ -26,24 +29,44 @@ MAX_DATA = 600_000
 """Bytes of a tool's own fields that a record keeps; a record has at most 1,000,000."""
 
 
-class RunningTask:
-    """A leased task on this worker. Implements :class:`ghcoord.model.tool.ToolContext`."""
+class Own(Protocol):
+    """The private directory of a task of its own; see :class:`ghcoord.execution.places.Places`."""
 
-    def __init__(self, runtime: Runtime, task: Task, make_workspace: Callable[[], Path]) -> None:
+    limits: Limits
+
+    def make(self, task: Task) -> Path:
+        """The directory, new and empty. Raises ``OSError``."""
+        ...
+
+    def keep(self, workspace: Path, name: str) -> Path:
+        """A folder beside it. Raises ``OSError`` and ``SandboxError``."""
+        ...
+
+
+class RunningTask:
+    """A leased task on this worker. Implements :class:`ghcoord.model.tool.ToolContext`.
+
+    ``own`` is where it runs unless it is a session's: then :meth:`enter` says where.
+    """
+
+    def __init__(self, runtime: Runtime, task: Task, own: Own, used: Callable[[Usage], None]) -> None:
         if task.lease is None:
             raise ValueError(f"task {task.id} has no lease")
         self.task = task
         self.token = task.lease.token
         self.made: Path | None = None
-        """Its workspace, once it has asked for it."""
+        """Its private directory, once it has asked for it."""
         self.fault = ""
         """Why it could not get one."""
         self.thread: Thread | None = None
         self.started = runtime.monotonic()
         self.reported = False
         """Whether its end was reported already, while an in-process function still runs."""
+        self.used = used
+        """Told what a command used that has ended."""
         self._runtime = runtime
-        self._make_workspace = make_workspace
+        self._own = own
+        self._folder: SessionFolder | None = None
         self._lock = threading.Lock()
         self._cancelled = runtime.event()
         self._fraction: float | None = None
@@ -53,21 +76,47 @@ class RunningTask:
         self._unsaid = False
         self.stopped_because = ""
 
+    def enter(self, folder: SessionFolder) -> None:
+        """It runs in a session, from now on."""
+        self._folder = folder
+        self.started = self._runtime.monotonic()
+
     @property
     def task_id(self) -> str:
         return self.task.id
 
     @property
+    def session_id(self) -> str | None:
+        return self.task.session
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        return {} if self._folder is None else self._folder.session.env
+
+    @property
+    def limits(self) -> Limits:
+        return self._own.limits if self._folder is None else self._folder.limits
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        return () if self._folder is None else self._folder.session.allow
+
+    @property
     def workspace(self) -> Path:
-        """Made when it is first asked for: most functions never do. Raises ``OSError``."""
+        """The session's, or its own, made when it is first asked for: most functions never do. Raises ``OSError``."""
+        if self._folder is not None:
+            return self._folder.workspace
         with self._lock:
             if self.made is None:
                 try:
-                    self.made = self._make_workspace()
+                    self.made = self._own.make(self.task)
                 except OSError as error:
                     self.fault = f"its workspace could not be made: {error.strerror or error}"
                     raise
             return self.made
+
+    def keep(self, name: str) -> Path:
+        return self._own.keep(self.workspace, name) if self._folder is None else self._folder.keep(name)
 
     @property
     def attempt(self) -> int:
@@ -75,7 +124,8 @@ class RunningTask:
 
     @property
     def timeout(self) -> float | None:
-        return self.task.timeout
+        asked, most = self.task.timeout, self.limits.timeout
+        return most if asked is None else asked if most is None else min(asked, most)
 
     def cancelled(self) -> bool:
         return self._cancelled.is_set()
@@ -107,10 +157,14 @@ class RunningTask:
             self._unsaid = False
             return Said(self.task.id, self.token, self._fraction, self._message, self._tail, self._seen)
 
+    def elapsed(self) -> float:
+        """Seconds since it began; in a session, since that was open."""
+        return self._runtime.monotonic() - self.started
+
     def overdue(self, slack: float) -> bool:
-        """Whether it has run ``slack`` seconds past its timeout."""
-        limit = self.task.timeout
-        return limit is not None and self._runtime.monotonic() - self.started > limit + slack
+        """Whether it has run ``slack`` seconds past its timeout; opening its session does not count."""
+        limit = None if self.task.session is not None and self._folder is None else self.timeout
+        return limit is not None and self.elapsed() > limit + slack
 
 
 def to_record(result: ToolResult, *, duration: float, now: float) -> TaskResult:
@@ -147,6 +201,7 @@ def _to_record(result: ToolResult, duration: float, now: float) -> TaskResult:
         duration=round(max(0.0, duration), 3),
         data=data,
         truncated=result.truncated or cut.happened,
+        artifacts=result.artifacts,
         completed_at=stamp(now),
     )
 
@@ -171,5 +226,9 @@ def run_guarded(run: Callable[[], ToolResult]) -> ToolResult:
     """The result of ``run``; whatever it raises is a failed result, so that no thread dies silently."""
     try:
         return run()
+    except SandboxError as fault:
+        return ToolResult(success=False, error=fault.message, infrastructure=True)
+    except GhcoordError as error:
+        return ToolResult(success=False, error=error.message)
     except Exception as error:
         return ToolResult(success=False, error=f"{type(error).__name__}: {error}")

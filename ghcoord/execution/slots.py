@@ -9,8 +9,8 @@ from functools import partial
 
 from ghcoord.clock import Event, Runtime
 from ghcoord.coord.workers.tick import Finished, Returned, Said
-from ghcoord.execution.running import RunningTask, run_guarded, to_record
-from ghcoord.execution.workspace import Workspaces
+from ghcoord.execution.places import Places
+from ghcoord.execution.running import RunningTask, to_record
 from ghcoord.model.task import Task
 from ghcoord.model.tool import Tool, ToolResult
 
@@ -65,7 +65,7 @@ class Slots:
         runtime: Runtime,
         count: int,
         tools: Mapping[str, Tool],
-        workspaces: Workspaces,
+        places: Places,
         wake: Event,
         now: Callable[[], float],
         grace: float,
@@ -75,7 +75,7 @@ class Slots:
         self._count = count
         self._report_bytes = report_bytes
         self._tools = tools
-        self._workspaces = workspaces
+        self._places = places
         self._wake = wake
         self._now = now
         self._grace = grace
@@ -264,7 +264,7 @@ class Slots:
             late = [one for one in self._running.values() if one.overdue(slack) and not one.reported]
             for one in late:
                 one.reported = True
-                result = ToolResult(success=False, error=f"timed out after {one.task.timeout:g} s and did not stop")
+                result = ToolResult(success=False, error=f"timed out after {one.timeout:g} s and did not stop")
                 self._note(one, result, self._ended(one, result))
         for one in late:
             one.cancel()
@@ -295,7 +295,7 @@ class Slots:
         if task is None:
             self._note_settled()
             return None
-        one = RunningTask(self._runtime, task, partial(self._workspaces.make, task.id, task.attempt))
+        one = self._places.take(self._runtime, task)
         self._running[key_of(task)] = one
         return one
 
@@ -322,11 +322,7 @@ class Slots:
         return None
 
     def _execute(self, one: RunningTask) -> None:
-        tool = self._tools.get(one.task.tool)
-        if tool is None:
-            result = ToolResult(success=False, error=f"this worker has no tool {one.task.tool!r}", infrastructure=True)
-        else:
-            result = run_guarded(lambda: tool.run(dict(one.task.args), one))
+        result = self._places.run(one, self._tools.get(one.task.tool), self._now)
         if one.fault and not result.success:
             result = ToolResult(success=False, error=one.fault, infrastructure=True)
         ended = self._ended(one, result)  # not under the lock: other slots go on meanwhile
@@ -335,8 +331,7 @@ class Slots:
             if not one.reported:
                 self._note(one, result, ended)
         self._wake.set()
-        if one.made is not None:
-            self._workspaces.remove(one.made)
+        self._places.clear(one)
 
     def _ended(self, one: RunningTask, result: ToolResult) -> tuple[Finished, int]:
         """What is to be reported, and its size in bytes."""

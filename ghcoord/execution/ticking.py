@@ -14,6 +14,7 @@ from ghcoord.errors import OutcomeUnknown, Unavailable
 from ghcoord.execution.frugal import Standing, decide
 from ghcoord.execution.pulse import Pulse
 from ghcoord.execution.rhythm import TAIL_PART, Rhythm
+from ghcoord.execution.session.pool import SessionPool
 from ghcoord.execution.slots import Slots, key_of
 from ghcoord.execution.summary import Log, Summary
 from ghcoord.hub import Hub
@@ -50,6 +51,7 @@ class Ticking(ABC):
         rhythm: Rhythm,
         slots: Slots,
         pulse: Pulse,
+        sessions: SessionPool,
         tools: Mapping[str, Tool],
         wake: Event,
         log: Log,
@@ -62,11 +64,14 @@ class Ticking(ABC):
         self.rhythm = rhythm
         self._slots = slots
         self._pulse = pulse
+        self.sessions = sessions
         self._tools = tools
         self._log = log
         self._draining = False
         self._cancelling = False
         self._token = 0
+        self._recovered = False
+        """Whether the sessions that it has are known since it registered."""
         self._heads: Mapping[str, str] | None = None
         self._seen_head: str | None = None
         self._next_due: float | None = None
@@ -88,6 +93,8 @@ class Ticking(ABC):
         slots = self._slots
         self._heads = None
         self.rhythm.refresh()
+        if not self._recovered:
+            self._recovered = self.sessions.recover(self._token)
         slots.enforce_timeouts()
         if self._draining:
             slots.give_back_waiting("its worker is draining")
@@ -117,7 +124,8 @@ class Ticking(ABC):
         head = self.hub.heads().get(FLEET)
         due = self._next_due is not None and self.hub.now().timestamp() >= self._next_due
         freed = want > 0 and self._asked == 0
-        if head != self._seen_head or finished or returned or said or renew or due or freed:
+        news = self.sessions.news
+        if head != self._seen_head or finished or returned or said or renew or due or freed or news:
             request = replace(
                 self._wish(want), renew=renew, draining=self._draining, finished=finished, returned=returned, said=said
             )
@@ -179,7 +187,7 @@ class Ticking(ABC):
         return Standing(
             now=now,
             busy=slots.busy,
-            results=bool(finished),
+            results=bool(finished) or self.sessions.news,
             returned=bool(returned),
             free=slots.free() > 0,
             wants=self._wanted() > 0,
@@ -207,6 +215,8 @@ class Ticking(ABC):
             want=want,
             ahead=max(0, want - self._slots.free()),
             health=self._pulse.health(),
+            sessions=self.sessions.reports(),
+            adopt=0 if self._draining else self.sessions.room,
         )
         rhythm = self.rhythm
         if rhythm.pace is None:
@@ -254,6 +264,7 @@ class Ticking(ABC):
             return
         if reply.renewed:
             rhythm.granted(sent, request.ttl)
+            self.sessions.told(request.sessions)
         else:
             rhythm.refused()
         newest = self.hub.newest()
@@ -262,6 +273,8 @@ class Ticking(ABC):
         self._next_due = reply.next_due
         self._asked = request.want
         self._queued = reply.queued
+        if self._recovered:
+            self.sessions.follow(reply.sessions, reply.revision)
         unknown = set(reply.held.items()) - self._slots.known() - {key_of(task) for task in reply.leased}
         for task_id, token in unknown:
             self._slots.give_back(task_id, token, "the reply that leased it was lost")
@@ -273,7 +286,7 @@ class Ticking(ABC):
         if reply.drain and not self._draining:
             self._begin_drain("it was asked to")
         quiet = not reply.leased and reply.elsewhere == 0 and not reply.expects
-        self._note_quiet(quiet and self._slots.idle)
+        self._note_quiet(quiet and self._slots.idle and not self.sessions.busy)
 
     def _note_quiet(self, quiet: bool) -> None:
         if not quiet:

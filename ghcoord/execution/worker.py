@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from ghcoord.clock import Thread
 from ghcoord.coord.workers.tick import Reply
 from ghcoord.errors import GhcoordError, Throttled, Unavailable, WorkerReplaced
 from ghcoord.execution.chores import Chores
+from ghcoord.execution.environment.settings import PackageSettings
 from ghcoord.execution.joining import Joining
-from ghcoord.execution.offer import collect_tools, describe, sandbox_info
+from ghcoord.execution.offer import choose_sandbox, collect_tools, describe, make_pool, sandbox_info
+from ghcoord.execution.places import Places
 from ghcoord.execution.pulse import Pulse
 from ghcoord.execution.rhythm import FIRST_SPREAD, Rhythm
-from ghcoord.execution.sandbox.base import Sandbox
-from ghcoord.execution.sandbox.open import open_sandbox
+from ghcoord.execution.sandbox.container import ContainerSettings
+from ghcoord.execution.session.pool import STALE_AFTER
 from ghcoord.execution.slots import REPORT_BYTES, Slots
 from ghcoord.execution.summary import Log, Summary
 from ghcoord.execution.ticking import COMMIT_PART, Ticking
+from ghcoord.execution.tools.kit import Kit
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub
 from ghcoord.ids import check_id, check_name, new_suffix
 from ghcoord.model.lease import GIVE_UP_AT, check_ttl
+from ghcoord.model.limits import DEFAULT_LIMITS, Limits
+from ghcoord.model.session import MAX_CHECKPOINTS
 from ghcoord.model.timing import grace_for
 
 ERROR_BACKOFF = 5.0
@@ -50,8 +56,17 @@ class WorkerDaemon(Ticking):
     ``max_runtime`` seconds begin a drain.  ``grace`` seconds lie between asking a task's processes to
     end and ending them (default 1; see :mod:`ghcoord.model.timing`).  ``types`` are task types it
     serves besides its tools' names; with ``only`` it offers no tools but those.  The hub's registered
-    tools run in-process; ``run.python`` and ``shell`` only in a sandbox, or without one when
-    ``unsafe_no_sandbox`` says so.  ``log`` gets (level, text).
+    tools run in-process.  ``log`` gets (level, text).
+
+    Tools that start commands run in the ``sandbox`` that is named: ``auto`` (bwrap, else landlock),
+    ``bwrap``, ``landlock``, ``container``, or ``none``, which needs ``unsafe_no_sandbox``.  Where ``auto``
+    finds none that works they are not offered, or, with ``commands``, nothing starts and the error names
+    the fix; ``commands=False`` offers none in any case.  ``limits`` go before the usual ones and are the
+    most that a task or a session gets.
+
+    It has ``max_sessions`` sessions at most, keeps ``max_checkpoints`` of each below ``checkpoint_dir``
+    and, with ``publish``, in the hub, and destroys those idle for ``stale_after`` seconds.
+    :attr:`sessions` is for callers in this process.
 
     On a server with limits ``ttl`` and ``poll`` are the shortest that it uses; see
     :mod:`ghcoord.execution.rhythm`.  There it notices cancellations, and publishes
@@ -72,7 +87,17 @@ class WorkerDaemon(Ticking):
         types: Collection[str] = (),
         only: Collection[str] | None = None,
         labels: Mapping[str, str] | None = None,
+        sandbox: str = "auto",
         unsafe_no_sandbox: bool = False,
+        commands: bool | None = None,
+        container: ContainerSettings | None = None,
+        limits: Limits | None = None,
+        packages: PackageSettings | None = None,
+        max_sessions: int = 5,
+        checkpoint_dir: Path | None = None,
+        max_checkpoints: int = MAX_CHECKPOINTS,
+        publish: bool = True,
+        stale_after: float = STALE_AFTER,
         grace: float | None = None,
         log: Log | None = None,
     ) -> None:
@@ -82,15 +107,39 @@ class WorkerDaemon(Ticking):
         rhythm = Rhythm(hub, ttl, hub.settings.poll if poll is None else poll)
         grace = grace_for(ttl, grace)
         self._types = tuple(check_name(one, "task type") for one in types)
-        self.sandbox: Sandbox | None = open_sandbox(unsafe=unsafe_no_sandbox, runtime=runtime)
-        tools = collect_tools(hub, self.sandbox, runtime, grace, only)
+        log = log or (lambda level, text: None)
+        self.sandbox = choose_sandbox(runtime, sandbox, unsafe_no_sandbox, commands, container, log)
+        kit = Kit(
+            self.sandbox,
+            runtime,
+            grace,
+            limits=(limits or Limits()).or_else(DEFAULT_LIMITS),
+            packages=packages or PackageSettings(),
+            artifacts=hub.artifacts,
+        )
         self._workspaces = Workspaces(workspace)
+        self.sessions = make_pool(
+            hub,
+            worker_id,
+            base=self._workspaces.folder,
+            kit=kit,
+            checkpoint_dir=checkpoint_dir,
+            max_checkpoints=max_checkpoints,
+            publish=publish,
+            max_sessions=max_sessions,
+            stale_after=stale_after,
+            log=log,
+        )
+        tools = collect_tools(hub, kit, only)
+        self.sessions.serve(tools)
         wake = runtime.event()
+        self.sessions.on_news = wake.set
+        identity = None if self.sandbox is None else self.sandbox.identity
         taken = Slots(
             runtime,
             slots,
             tools,
-            self._workspaces,
+            Places(self._workspaces, limits=kit.limits, identity=identity, pool=self.sessions),
             wake,
             lambda: hub.now().timestamp(),
             grace,
@@ -102,11 +151,12 @@ class WorkerDaemon(Ticking):
             rhythm=rhythm,
             slots=taken,
             pulse=Pulse(hub, taken, self._workspaces.folder),
+            sessions=self.sessions,
             tools=tools,
             wake=wake,
-            log=log or (lambda level, text: None),
+            log=log,
         )
-        self._chores = Chores(hub, rhythm, worker_id, self.summary, self._log)
+        self._chores = Chores(hub, rhythm, self.sessions, self.summary, self._log)
         self._slots_wanted = slots
         self._until_idle = until_idle
         self._max_runtime = max_runtime
@@ -114,6 +164,7 @@ class WorkerDaemon(Ticking):
         self._ended = runtime.event()
         self._lost: Reply | None = None
         self._cancelled_at: float | None = None
+        self._parking: Thread | None = None
 
     @staticmethod
     def _default_id(hub: Hub) -> str:
@@ -150,7 +201,7 @@ class WorkerDaemon(Ticking):
             while True:
                 if self._max_runtime is not None and runtime.monotonic() - started >= self._max_runtime:
                     self._begin_drain("its time is over")
-                if self._draining and self._drained():
+                if self._draining and self._drained() and self._sessions_left():
                     break
                 if self._wake.is_set():
                     self._slots.settle(LINGER)
@@ -205,18 +256,22 @@ class WorkerDaemon(Ticking):
             capabilities=describe(self.hub, self._tools, self._types, self._labels),
             ttl=ttl,
             sandbox=sandbox,
+            max_sessions=self.sessions.max_sessions,
             health=self._pulse.health(),
             account=self.hub.account,
             timeout=REGISTER_TIMEOUT if rhythm.pace is None else 0.0,
         )
         self._token = answer.token
+        self._recovered = False
         rhythm.granted(sent, ttl)
         if rhythm.crowded:
             rhythm.wait(self._runtime.uniform(0, rhythm.workers * FIRST_SPREAD))
         self._seen_head = None
         box = f"sandbox {sandbox.driver} ({sandbox.tier})" if sandbox is not None else "no sandbox"
         self._log(
-            "info", f"{answer.message}: {self._slots_wanted} slots, {box}, tools {', '.join(sorted(self._tools))}"
+            "info",
+            f"{answer.message}: {self._slots_wanted} slots, {self.sessions.max_sessions} sessions, {box}, "
+            f"tools {', '.join(sorted(self._tools))}",
         )
 
     def _close(self) -> None:
@@ -226,6 +281,7 @@ class WorkerDaemon(Ticking):
         except GhcoordError as error:
             self._log("warn", f"could not deregister: {error}")
         self.hub.share(0)
+        self.sessions.close()
         self._workspaces.close()
 
     def _deregister(self) -> None:
@@ -258,6 +314,27 @@ class WorkerDaemon(Ticking):
             elif now - self._cancelled_at > ABANDON_AFTER:
                 self._slots.abandon("its worker was stopped")
         return self._slots.idle
+
+    def _sessions_left(self) -> bool:
+        """Whether its sessions are saved and parked, as far as they can be; meanwhile it goes on renewing its lease."""
+        if self._lost is not None or not self._recovered:
+            return True
+        if self._parking is None:
+            self._parking = self._runtime.spawn(self._park, "ghcoord-drain")
+            self._parking.join(LINGER)
+        return not self._parking.is_alive() or self._gave_up()
+
+    def _park(self) -> None:
+        try:
+            self.sessions.drain()
+        except Exception as error:
+            self._log("error", f"the sessions could not be parked: {type(error).__name__}: {error}")
+        finally:
+            self._wake.set()
+
+    def _gave_up(self) -> bool:
+        at = self._cancelled_at
+        return at is not None and self._runtime.monotonic() - at > ABANDON_AFTER
 
     def _guard_lease(self) -> None:
         """Stop what runs when the lease was not renewed in time: others may take it over soon.

@@ -11,8 +11,11 @@ import tempfile
 from pathlib import Path
 
 from ghcoord.errors import Denied
+from ghcoord.execution.sandbox.base import Identity, prepare_workspace
+from ghcoord.ids import check_id
 
 _UNFINISHED = "new-"
+_KEPT = ".kept"
 
 
 class Workspaces:
@@ -26,7 +29,7 @@ class Workspaces:
     """
 
     def __init__(self, base: Path | None = None) -> None:
-        self._base = base or Path(tempfile.gettempdir()) / f"ghcoord-{os.getuid()}"
+        self._base = base or default_base()
         try:
             self._base.mkdir(mode=0o711, parents=True, exist_ok=True)
             if self._base.is_symlink() or self._base.stat().st_uid != os.getuid():
@@ -58,25 +61,20 @@ class Workspaces:
         path.mkdir(mode=0o700)
         return path
 
+    def keep(self, path: Path, name: str, identity: Identity | None) -> Path:
+        """The folder ``name`` beside an attempt's directory, private to ``identity``. Raises ``OSError``."""
+        return keep_folder(path.with_name(path.name + _KEPT), name, identity)
+
     def remove(self, path: Path) -> None:
-        """Remove an attempt's directory, whatever the task made of it; never raises."""
-        with contextlib.suppress(OSError, RecursionError):
-            shutil.rmtree(path)
-        if os.path.lexists(path):
-            # Too deep for a recursion, too long for a path, or closed to its owner: the system's tools cope.
-            for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
-                with contextlib.suppress(OSError):
-                    subprocess.run(
-                        [*command, "--", str(path)],
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                        check=False,
-                    )
+        """Remove an attempt's directory and what was kept beside it, whatever the task made of it; never raises."""
+        remove_tree(path)
+        kept = path.with_name(path.name + _KEPT)
+        if os.path.lexists(kept):
+            remove_tree(kept)
 
     def close(self) -> None:
         """Remove everything of this object."""
-        self.remove(self._own)
+        remove_tree(self._own)
         os.close(self._held)
 
     def _sweep(self) -> None:
@@ -87,6 +85,39 @@ class Workspaces:
                 fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    self.remove(folder)
+                    remove_tree(folder)
                 finally:
                     os.close(fd)
+
+
+def default_base() -> Path:
+    """Where workspaces and sessions lie unless ``--workspace`` says otherwise."""
+    return Path(tempfile.gettempdir()) / f"ghcoord-{os.getuid()}"
+
+
+def keep_folder(above: Path, name: str, identity: Identity | None) -> Path:
+    """The folder ``name`` in ``above``, made when it is not there, private to ``identity``. Raises ``OSError``."""
+    path = above / check_id(name, "name of a kept folder")
+    if not path.is_dir():
+        above.mkdir(mode=0o711, exist_ok=True)
+        above.chmod(0o711)  # whatever the umask
+        path.mkdir(mode=0o700, exist_ok=True)
+        prepare_workspace(path, identity)
+    return path
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder, whatever a task made of it; never raises."""
+    with contextlib.suppress(OSError, RecursionError):
+        shutil.rmtree(path)
+    if os.path.lexists(path):
+        # Too deep for a recursion, too long for a path, or closed to its owner: the system's tools cope.
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            with contextlib.suppress(OSError):
+                subprocess.run(
+                    [*command, "--", str(path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                )

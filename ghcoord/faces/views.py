@@ -209,6 +209,7 @@ def task_view(task: Task) -> View:
         **_waits_view(task),
         **_limit_view(task),
         **_assignment_view(task),
+        "session": task.session,
         "schedule": task.schedule,
         "batch": task.batch,
         "estimated_duration": task.estimated_duration,
@@ -281,6 +282,7 @@ def _assignment_view(task: Task) -> View:
             "min_cpu_cores": need.cpu_cores,
             "min_memory_mb": need.memory_mb,
             "required_capabilities": list(need.capabilities),
+            "sandbox": str(need.tier),
         },
         "assigned_at": iso_or_none(given),
         "assigned": None

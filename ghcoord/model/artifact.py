@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field
 
 from ghcoord.model.codec import Moment, Number, Record
@@ -22,5 +24,26 @@ class Artifact(Record):
     created_by: str = ""
     session_id: str | None = None
     task_id: str | None = None
-    where: str = "hub"
+    where: str = Field(default="hub", max_length=20)
     expires_at: Moment | None = None
+
+    @property
+    def file_name(self) -> str:
+        """A name for a file with its content, safe whatever its maker called it."""
+        return plain_name(self.name)
+
+
+LOG_NAME = "log"
+"""Name of the artifact with all of a task's output."""
+
+LOG_TYPE = "text/plain; charset=utf-8"
+"""Content type of such an artifact."""
+
+_UNFIT = re.compile(r"[^\w.,+@=-]+")
+_LONGEST = 120
+
+
+def plain_name(name: str) -> str:
+    """A file's name that leads nowhere and hides nothing, made of an artifact's name or of a path."""
+    last = _UNFIT.sub("_", name.replace("\\", "/").rstrip("/").rpartition("/")[2]).lstrip(".-")
+    return last.encode()[-_LONGEST:].decode(errors="ignore").lstrip(".-") or "artifact"

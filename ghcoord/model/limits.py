@@ -41,6 +41,10 @@ class Limits(BaseModel):
         """These limits, each at most that of ``ceiling``, which also stands in for what is not given."""
         return Limits(**{name: _least(getattr(self, name), getattr(ceiling, name)) for name in Limits.model_fields})
 
+    def or_else(self, usual: Limits) -> Limits:
+        """These limits, and those of ``usual`` where none is given."""
+        return usual.model_copy(update=self.model_dump(exclude_none=True))
+
 
 def _least(own: Any, most: Any) -> Any:
     return most if own is None else own if most is None else min(own, most)

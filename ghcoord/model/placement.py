@@ -81,10 +81,11 @@ def takes_tasks(worker: Worker) -> bool:
 
 
 def suits(worker: Worker, task: Task, now: float) -> bool:
-    """Whether the worker offers what the task needs and nobody else is meant to run it, at ``now``."""
+    """Whether the worker offers what the task needs, has its session, and nobody else is meant to run it."""
     meant = task.assigned
     free = meant is None or meant.worker == worker.id or (meant.until is not None and meant.until.timestamp() <= now)
-    return free and task.need.met_by(worker.capabilities.offer)
+    here = task.session is None or task.session in worker.session_ids
+    return free and here and task.need.met_by(worker.offer)
 
 
 def eligible(seat: Seat, task: Task, now: float) -> bool:

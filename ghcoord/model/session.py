@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ghcoord.model.codec import Count, Moment, Number, Record, Token
+from ghcoord.model.codec import Count, Moment, Number, Record, Token, stamp
 from ghcoord.model.limits import Limits
 from ghcoord.model.requirements import Requirements
 from ghcoord.model.tier import Tier
@@ -19,9 +19,16 @@ MAX_RECENT = 10
 """Calls that a session's record remembers."""
 
 
+MAX_REASON = 300
+"""Characters kept of why a session was lost."""
+
+LISTS_BYTES = 400_000
+"""Bytes that the lists of all checkpoints in a record have together; the manifests hold them in full."""
+
+
 class SessionState(StrEnum):
-    """``new``: never opened. ``active``: its worker has it. ``parked``: no worker has it, a checkpoint waits for the
-    next. ``lost``: its worker died without a checkpoint.
+    """Where its files are. ``new``: it was never opened. ``active``: on its worker. ``parked``: in a checkpoint, from
+    which the next worker opens it. ``lost``: gone, its worker died without a checkpoint that the hub has.
     """
 
     NEW = "new"
@@ -53,6 +60,8 @@ class Checkpoint(_Part):
     published: bool = True
     epoch: Token
     worker: str = ""
+    origin: str = ""
+    """The session that its content belongs to, where that is another one."""
 
 
 class CallNote(_Part):
@@ -80,8 +89,9 @@ class Session(Record):
 
     ``epoch`` is the revision of its latest placement, and fences what a worker
     says: one that had it before is not believed.  ``restore_from`` is the
-    checkpoint that the next opening starts from; ``None`` with ``new`` for an
-    empty workspace.
+    checkpoint that an opening without the files starts from; ``None`` with
+    ``new`` for an empty workspace.  ``born`` is the revision that created it:
+    another session of the same id, later, has another.
     """
 
     id: str = Field(min_length=1, max_length=128)
@@ -101,6 +111,7 @@ class Session(Record):
     worker_id: str | None = None
     last_worker: str | None = None
     epoch: Token
+    born: Token | None = None
     restore_from: str | None = None
     restored_from: str | None = None
     """The checkpoint that the present files came from, when they were restored."""
@@ -114,8 +125,28 @@ class Session(Record):
     recent: tuple[CallNote, ...] = ()
 
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no worker has it, and one could."""
+        return self.worker_id is None and self.state in (SessionState.NEW, SessionState.PARKED)
+
+    def checkpoint(self, checkpoint_id: str) -> Checkpoint | None:
+        """Its checkpoint of that id."""
+        return next((one for one in self.checkpoints if one.id == checkpoint_id), None)
+
+    @property
+    def published(self) -> Checkpoint | None:
+        """Its newest checkpoint that any worker can restore."""
+        return next((one for one in reversed(self.checkpoints) if one.published), None)
+
+
 class SessionReport(_Part):
-    """What a worker says of a session that it has, with its next tick."""
+    """What a worker says of a session that it has, with its next tick.
+
+    ``calls`` counts all calls ever: the worker goes on from the record's number.
+    What others need to know at once is that it was ``opened`` or ``lost``; the
+    rest goes along with the next commit that is made anyway.
+    """
 
     id: str
     epoch: Token
@@ -145,3 +176,101 @@ class SessionStatus(_Part):
     active_tasks: Count = 0
     calls: Count = 0
     tasks: tuple[CallNote, ...] = ()
+
+
+# -- what happens to a session: each a pure function from a record to the next
+
+
+def placed(session: Session, worker: str, *, revision: int) -> Session:
+    """The session on ``worker``, under a new epoch. Its state stays until that one has opened it."""
+    return session.model_copy(update={"worker_id": worker, "last_worker": worker, "epoch": revision})
+
+
+def displaced(session: Session, why: str) -> Session:
+    """The session without its worker: as new as before, parked when the hub has a checkpoint, else lost.
+
+    The epoch stays, so that the same worker can take it back while nobody else has had it.
+    """
+    update: dict[str, Any] = {"worker_id": None, "active_tasks": 0, "usage": Usage()}
+    if session.state not in (SessionState.ACTIVE, SessionState.PARKED):
+        return session.model_copy(update=update)
+    start = None
+    if session.state is SessionState.PARKED and session.restore_from is not None:
+        start = session.checkpoint(session.restore_from)
+    if start is None or not start.published:
+        start = session.published
+    if start is None:
+        return lost(session, why)
+    return session.model_copy(update={**update, "state": SessionState.PARKED, "restore_from": start.id})
+
+
+def lost(session: Session, why: str) -> Session:
+    """The session whose files its worker cannot bring back."""
+    gone = {"worker_id": None, "active_tasks": 0, "usage": Usage(), "state": SessionState.LOST}
+    return session.model_copy(update={**gone, "lost_because": why[:MAX_REASON]})
+
+
+def taken_back(session: Session, worker: str) -> Session:
+    """The session on the worker that had it last and still has its files, under the same epoch."""
+    state = SessionState.ACTIVE if session.state is not SessionState.NEW else SessionState.NEW
+    return session.model_copy(update={"worker_id": worker, "state": state, "lost_because": ""})
+
+
+def touched(session: Session, at: float, *, now: float) -> Session:
+    """The session used at ``at``, in seconds since the epoch, which no clock may put after ``now``."""
+    moment = stamp(max(0.0, min(at, now)))
+    return session.model_copy(update={"last_active": moment}) if moment > session.last_active else session
+
+
+def opened(session: Session, report: SessionReport, *, now: float) -> Session:
+    """The session after its worker has opened it."""
+    if session.state is SessionState.ACTIVE and report.restored_from in (None, session.restored_from):
+        return session
+    update: dict[str, Any] = {"state": SessionState.ACTIVE, "lost_because": ""}
+    if report.restored_from is not None and report.restored_from != session.restored_from:
+        update |= {"restored_from": report.restored_from[:128], "restored_at": stamp(now)}
+    elif report.restored_from is not None and session.state is SessionState.PARKED:
+        update["restored_at"] = stamp(now)
+    return session.model_copy(update=update)
+
+
+def noted(session: Session, report: SessionReport, *, now: float) -> Session:
+    """The session with what its worker says of its use."""
+    update = {
+        "calls": max(session.calls, report.calls),
+        "active_tasks": report.active_tasks,
+        "usage": report.usage,
+        "recent": report.recent[-MAX_RECENT:] or session.recent,
+    }
+    return touched(session.model_copy(update=update), report.last_active, now=now)
+
+
+def with_checkpoint(session: Session, made: Checkpoint, keep: int) -> tuple[Session, list[str]]:
+    """The session with one more checkpoint, of which the last ``keep`` stay; the ids of those that go as well.
+
+    The newest published one stays in any case: it is what another worker would start from.
+    """
+    every = (*(one for one in session.checkpoints if one.id != made.id), made)
+    rescue = next((one.id for one in reversed(every) if one.published), None)
+    kept = tuple(one for at, one in enumerate(every) if at >= len(every) - max(1, keep) or one.id == rescue)
+    gone = [one.id for one in every if one not in kept]
+    return session.model_copy(update={"checkpoints": _slim(kept), "restore_from": made.id}), gone
+
+
+def without_checkpoint(session: Session, checkpoint_id: str) -> Session:
+    """The session without one of its checkpoints."""
+    left = tuple(one for one in session.checkpoints if one.id != checkpoint_id)
+    start = session.restore_from
+    if start == checkpoint_id:
+        start = left[-1].id if left else None
+    return session.model_copy(update={"checkpoints": left, "restore_from": start})
+
+
+def _slim(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+    """The checkpoints, of which the oldest lose their lists when all would make the record too large."""
+    room = LISTS_BYTES
+    kept: list[Checkpoint] = []
+    for one in reversed(checkpoints):
+        room -= sum(len(text.encode(errors="replace")) + 12 for text in (*one.modified, *one.packages))
+        kept.append(one if room >= 0 else one.model_copy(update={"modified": (), "packages": ()}))
+    return tuple(reversed(kept))

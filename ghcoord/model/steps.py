@@ -6,7 +6,7 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
-from ghcoord.errors import IllegalTransition, LeaseLost
+from ghcoord.errors import IllegalTransition, LeaseLost, UsageError
 from ghcoord.model.codec import MAX_ATTEMPT, stamp
 from ghcoord.model.task import (
     ENDED,
@@ -162,6 +162,7 @@ def bury(task: Task, reason: str, *, now: float) -> Task:
         type=task.type[:200],
         state=State.DEAD,
         priority=task.priority,
+        session=task.session,
         sequence=task.sequence,
         created_at=task.created_at,
         max_failures=task.max_failures,
@@ -193,11 +194,23 @@ def unblock(task: Task, ended: str, *, now: float) -> Task:
 
 
 def assign(task: Task, worker: str, *, now: float, until: float | None = None, pinned: bool = False) -> Task:
-    """A task that has not started, meant for ``worker``; ``until`` in seconds since the epoch ends a preference."""
+    """A task that has not started, meant for ``worker``; ``until`` in seconds since the epoch ends a preference.
+
+    Raises ``IllegalTransition``, and ``UsageError`` for a call of a session.
+    """
+    check_placeable(task)
     if task.ended or task.state is State.LEASED:
         raise IllegalTransition(f"task {task.id} is {task.state}: only one that has not started can be assigned")
     end = None if until is None else stamp(until)
     return task.model_copy(update={"assigned": Assignment(worker=worker, at=stamp(now), until=end, pinned=pinned)})
+
+
+def check_placeable(task: Task) -> None:
+    """Raises ``UsageError`` for a call of a session, which is placed by placing its session."""
+    if task.session is not None:
+        raise UsageError(
+            f"task {task.id} is a call of the session {task.session!r}: it runs on the worker that has the session"
+        )
 
 
 def unassign(task: Task) -> Task:

@@ -213,7 +213,8 @@ class Task(Record):
     ``due_at`` is when a scheduled or failed task is queued, ``not_before`` the
     submitter's wish.  ``max_failures`` counts tries that ended in failure;
     attempts that lost their lease count apart, in ``lost``.  ``attempt`` is
-    never reset.  ``estimated_duration`` is in seconds.
+    never reset.  ``estimated_duration`` is in seconds.  ``session`` is the one
+    that it is a call of: only the worker that has it runs the task.
     """
 
     shown = ("format", "state", "priority")
@@ -237,6 +238,7 @@ class Task(Record):
     limit: Limit | None = None
     unique: Unique | None = None
     assigned: Assignment | None = None
+    session: str | None = None
     schedule: str | None = None
     batch: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)

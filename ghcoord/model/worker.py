@@ -13,6 +13,7 @@ from ghcoord.errors import WorkerReplaced
 from ghcoord.model.codec import Moment, Number, Record, Token, stamp
 from ghcoord.model.lease import MAX_TTL, Lease
 from ghcoord.model.requirements import Offer
+from ghcoord.model.tier import Tier
 
 MAX_RECENT = 32
 """Task types that a worker remembers having run."""
@@ -71,7 +72,7 @@ class Capabilities(_Part):
 
     @property
     def offer(self) -> Offer:
-        """What it offers, to be held against what a task needs."""
+        """What it offers besides its sandbox, which :attr:`Worker.offer` adds."""
         tools = self.tools or self.supported_task_types
         return Offer(self.supported_task_types, tools, self.cpu_cores, self.memory_mb, self.labels)
 
@@ -142,15 +143,25 @@ class Worker(Record):
         return self.health.health_status if self.health is not None else "healthy"
 
     @property
+    def tier(self) -> str:
+        """The tier of its sandbox; ``none`` for a worker that names no sandbox."""
+        return self.sandbox.tier if self.sandbox is not None else Tier.NONE
+
+    @property
+    def offer(self) -> Offer:
+        """What it offers, its sandbox included, to be held against what a task needs."""
+        return self.capabilities.offer._replace(sandbox=self.tier)
+
+    @property
     def session_room(self) -> int:
         """Sessions that it still takes; task slots are counted apart, in ``capacity``."""
-        return max(0, self.max_sessions - self.active_sessions)
+        return max(0, self.max_sessions - max(self.active_sessions, len(self.session_ids)))
 
 
 def trimmed(worker: Worker) -> Worker:
     """``worker`` with only what ghcoord itself needs of it: for a record that got too large to be written."""
     kept = {"format", "id", "token", "pid", "status", "drain_requested", "registered_at", "last_heartbeat"}
-    kept |= {"renewal", "ttl", "capacity", "max_sessions", "active_sessions"}
+    kept |= {"renewal", "ttl", "capacity", "sandbox", "max_sessions", "active_sessions", "session_ids"}
     return Worker(**{name: getattr(worker, name) for name in kept})
 
 

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -22,8 +21,7 @@ DATA = Path(__file__).parents[1] / "data"
 @pytest.fixture(autouse=True)
 def _quick_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox is not what these tests are about, and takes half a second to try."""
-    answer = SimpleNamespace(ok=True, reason="works", fix="")
-    monkeypatch.setattr("ghcoord.execution.sandbox.open.probe", lambda: answer)
+    monkeypatch.setattr("ghcoord.execution.sandbox.open.probe_all", lambda: [])
 
 
 def aged(cli: Cli, later: Later) -> None:

@@ -22,6 +22,7 @@ from ghcoord.execution.sandbox import base
 from ghcoord.execution.sandbox import open as opening
 from ghcoord.execution.sandbox.base import Identity, Sandbox, current_identity, reachable
 from ghcoord.execution.sandbox.bwrap import BwrapSandbox, find_bwrap
+from ghcoord.execution.sandbox.job import Job
 from ghcoord.execution.sandbox.none import NoSandbox
 from ghcoord.execution.sandbox.open import explain, open_sandbox, probe, run_canaries
 
@@ -242,14 +243,14 @@ def test_without_a_sandbox_the_environment_is_still_not_the_workers(
 def test_a_workspace_out_of_reach_without_a_sandbox_names_the_fix(tmp_path: Path) -> None:
     """Root's unsandboxed tasks cannot use a workspace in a closed directory: one clear line."""
     with pytest.raises(SandboxError, match="choose a workspace elsewhere"):
-        NoSandbox(current_identity()).command(["/bin/true"], workspace=tmp_path, env={})
+        NoSandbox(current_identity()).command(Job(["/bin/true"], tmp_path))
 
 
 def test_a_workspace_that_is_a_link_is_refused(bwrap: Sandbox, open_directory: Path) -> None:
     """Nothing is changed through a link that stands where the workspace should be."""
     (open_directory / "link").symlink_to("/etc")
     with pytest.raises(SandboxError, match="cannot be used"):
-        bwrap.command(["/bin/true"], workspace=open_directory / "link", env={})
+        bwrap.command(Job(["/bin/true"], open_directory / "link"))
 
 
 def test_reachable_judges_every_directory_above(open_directory: Path) -> None:

@@ -13,19 +13,23 @@ from itertools import islice
 from typing import Any
 
 from ghcoord.coord import layout
+from ghcoord.coord.artifacts import records as artifact_records
 from ghcoord.coord.context import (
+    ARTIFACT_TABLE,
     FENCE_TABLE,
     KEY_TABLE,
     LOCK_STATS_TABLE,
     LOCK_TABLE,
     PATH_TABLE,
     SCHEDULE_TABLE,
+    SESSION_TABLE,
     TASK_TABLE,
     WORKER_TABLE,
 )
 from ghcoord.coord.layout import FLEET, namespace_of
 from ghcoord.coord.memory import index as memory_index
 from ghcoord.coord.queue import firing, rebuild, records
+from ghcoord.coord.sessions import mending
 from ghcoord.coord.table import Table
 from ghcoord.errors import Corrupt, NewerSchema, TooLarge
 from ghcoord.ids import encode_component
@@ -75,7 +79,9 @@ class Room:
 def tables_of(space: str) -> list[Table[Any]]:
     """The tables whose records lie in ``space``."""
     if space == FLEET:
-        return [TASK_TABLE, WORKER_TABLE, SCHEDULE_TABLE]
+        return [TASK_TABLE, WORKER_TABLE, SESSION_TABLE, SCHEDULE_TABLE]
+    if space == layout.FILES:
+        return [ARTIFACT_TABLE]
     if space == layout.LOCKS:
         return [LOCK_TABLE, PATH_TABLE, LOCK_STATS_TABLE]
     return [KEY_TABLE, FENCE_TABLE] if namespace_of(space) is not None else []
@@ -100,8 +106,12 @@ def adopt(tx: Tx, space: str, base: Snapshot, present: Snapshot) -> None:
         rebuild.rebuild(tx)
     elif tasks:
         records.reindex(tx, tasks)
+    elif space == layout.FILES and _differs(base, present, layout.ARTIFACTS, layout.INDEX):
+        artifact_records.rebuild(tx)
     elif namespace_of(space) is not None:
         memory_index.follow(tx, space, base, present, keys)
+    if space == FLEET and _differs(base, present, layout.SESSIONS, layout.WORKERS):
+        mending.rebuild(tx)
     if space == FLEET and _differs(base, present, layout.SCHEDULES):
         firing.rebuild(tx)
 

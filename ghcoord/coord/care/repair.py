@@ -10,17 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from ghcoord.coord.artifacts.records import rebuild as rebuild_artifacts
 from ghcoord.coord.care import adopt
 from ghcoord.coord.care.rehearse import rehearse
 from ghcoord.coord.care.settings import mended
 from ghcoord.coord.context import Context
 from ghcoord.coord.layout import (
+    ARTIFACTS,
+    FILES,
     FLEET,
     INDEX,
     KEYS,
     LOCKS,
     META,
     SCHEDULES,
+    SESSIONS,
     SETTINGS_RECORD,
     TASKS,
     namespace_of,
@@ -72,9 +76,11 @@ def _mend(tx: Tx, *, space: str, judge: Judge) -> list[Repair]:
     for path, reason in adopt.clear_broken(tx, space):
         found.append(Repair("records", space, f"{path} set aside in broken/", reason))
     if space == FLEET:
-        found += _anew(tx, space, "the queue's index and counts", (TASKS, SCHEDULES), rebuild)
+        found += _anew(tx, space, "the queue's index and counts", (TASKS, SESSIONS, SCHEDULES), rebuild)
     elif namespace_of(space) is not None:
         found += _anew(tx, space, "the index and counts of the keys", (KEYS,), partial(_keys_anew, space=space))
+    elif space == FILES:
+        found += _anew(tx, space, "the index of the artifacts", (ARTIFACTS,), rebuild_artifacts)
     elif space == LOCKS:
         expired = clean(tx, judge)
         if expired:

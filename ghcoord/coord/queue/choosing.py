@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 from ghcoord.coord import layout
-from ghcoord.coord.layout import BEHIND_GATES, FLEET, READY
+from ghcoord.coord.layout import BEHIND_GATES, FLEET, OPEN_CALLS, READY
 from ghcoord.coord.queue import gates, lookup, records
 from ghcoord.model.requirements import Need, Offer
 from ghcoord.model.task import State, Task
@@ -64,14 +64,16 @@ class _Merge:
         return heapq.heappop(self._heap) if self._heap else None
 
 
-def choose(tx: Tx, worker_id: str, offer: Offer, count: int, room: int, ahead: int = 0) -> list[Task]:
+def choose(
+    tx: Tx, worker_id: str, offer: Offer, count: int, room: int, ahead: int = 0, sessions: Iterable[str] = ()
+) -> list[Task]:
     """The best ``count`` queued tasks for ``offer``, meant for anybody or for this worker, in order.
 
-    Their records have at most ``room`` bytes in all.  Tasks behind a gate are
+    ``sessions`` are those whose calls it runs.  Their records have at most ``room`` bytes in all.  Tasks behind a gate are
     chosen as far as it lets them start, and not for the last ``ahead`` places.
     """
     merge = _Merge()
-    for top in (READY, layout.assigned_top(worker_id)):
+    for top in (READY, layout.assigned_top(worker_id), *map(layout.session_top, sessions)):
         for name in tx.names(FLEET, top):
             if _serves(tx, offer, f"{top}/{name}", name):
                 merge.add(f"{top}/{name}", _brought(tx, gates.leaves(tx, f"{top}/{name}"), count))
@@ -120,7 +122,7 @@ def _brought(tx: Tx, places: Iterator[str], count: int) -> Iterator[str]:
 
 
 def _serves(tx: Tx, offer: Offer, line: str, name: str) -> bool:
-    if name == BEHIND_GATES:
+    if name in (BEHIND_GATES, OPEN_CALLS):
         return False
     need = layout.parse_need(name) or _need_of(tx, line, name)
     return need is not None and need.met_by(offer)

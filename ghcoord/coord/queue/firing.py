@@ -164,6 +164,8 @@ def submission_of(schedule: Schedule) -> Submission:
         one.check()
     except (AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"the options of the schedule {schedule.name!r} cannot be read: {error}") from None
+    if one.session is not None:
+        raise UsageError(f"the schedule {schedule.name!r} names a session: a schedule makes tasks of their own only")
     return one
 
 

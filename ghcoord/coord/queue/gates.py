@@ -26,7 +26,7 @@ from ghcoord.store.tx import Tx
 MAX_EXPOSED = 1500
 """Lines of a key that show their first task at a time: the gate's record must hold their places.
 
-There are fewer lines for all workers, which come first; those for single workers come after them.
+There are fewer lines for all workers, which come first; those for single workers and sessions come after them.
 """
 
 
@@ -139,10 +139,12 @@ def _heads(tx: Tx, key: str) -> Iterator[str]:
 
 
 def _lines(tx: Tx, top: str) -> Iterator[str]:
-    ready, assigned = (path.removeprefix(INDEX + "/") for path in (layout.READY, layout.ASSIGNED))
+    ready = layout.READY.removeprefix(INDEX + "/")
     yield from (f"{ready}/{name}" for name in tx.names(FLEET, f"{top}/{ready}"))
-    for worker in tx.names(FLEET, f"{top}/{assigned}"):
-        yield from (f"{assigned}/{worker}/{name}" for name in tx.names(FLEET, f"{top}/{assigned}/{worker}"))
+    for folder in (layout.ASSIGNED, layout.IN_SESSIONS):
+        owned = folder.removeprefix(INDEX + "/")
+        for owner in tx.names(FLEET, f"{top}/{owned}"):
+            yield from (f"{owned}/{owner}/{name}" for name in tx.names(FLEET, f"{top}/{owned}/{owner}"))
 
 
 def leaves(tx: Tx, top: str) -> Iterator[str]:

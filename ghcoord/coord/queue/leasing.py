@@ -9,6 +9,7 @@ from ghcoord.coord import layout
 from ghcoord.coord.layout import ASSIGNED, FLEET, LEASED
 from ghcoord.coord.queue import lookup, records
 from ghcoord.coord.queue.choosing import choose
+from ghcoord.coord.sessions.records import with_calls
 from ghcoord.errors import LeaseLost
 from ghcoord.model import steps as model
 from ghcoord.model.codec import MAX_DEPTH, MAX_RECORD
@@ -59,10 +60,10 @@ def lease(
     """
     if count <= 0:
         return []
-    offer = worker.capabilities.offer._replace(tools=frozenset(tools))
+    offer = worker.offer._replace(tools=frozenset(tools))
     present = leased_to(tx, worker.id) if held is None else held
     room = most - sum(records.size_of(tx, task) for task in present)
-    chosen = choose(tx, worker.id, offer, count, room, ahead)
+    chosen = choose(tx, worker.id, offer, count, room, ahead, with_calls(tx, worker))
     if not chosen:
         return []
     granted = [(task, model.lease(task, worker.id, now=tx.now, revision=tx.revision)) for task in chosen]
@@ -74,6 +75,7 @@ def lease(
             task=task.id,
             type=task.need.type,
             worker=worker.id,
+            session=task.session,
             attempt=task.attempt,
             token=tx.revision,
             key=records.key_of(task),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 
 from ghcoord.coord import layout
-from ghcoord.coord.layout import ASSIGNED, BEHIND_GATES, ENDED, GATED, READY
+from ghcoord.coord.layout import ASSIGNED, BEHIND_GATES, ENDED, GATED, IN_SESSIONS, OPEN_CALLS, READY
 from ghcoord.model.codec import ms_of
 from ghcoord.model.task import ENDED as ENDED_STATES
 from ghcoord.model.task import State
@@ -54,16 +54,18 @@ def _places(snapshot: Snapshot, line: str) -> Iterator[str]:
 
 
 def lines(snapshot: Snapshot) -> Iterator[str]:
-    """The folders in which queued tasks stand: for all, for one worker, and behind the gates of keys."""
+    """The folders in which queued tasks stand: for all, for one worker, of one session, and behind the gates of keys."""
     for name in snapshot.entries(READY):
         yield f"{READY}/{name}"
-    yield from _of_workers(snapshot, ASSIGNED)
+    yield from _of_owners(snapshot, ASSIGNED)
+    yield from _of_owners(snapshot, IN_SESSIONS)
     for fan in snapshot.entries(GATED):
         for key in snapshot.entries(f"{GATED}/{fan}"):
             top = f"{GATED}/{fan}/{key}"
             for name in snapshot.entries(f"{top}/ready"):
                 yield f"{top}/ready/{name}"
-            yield from _of_workers(snapshot, f"{top}/assigned")
+            yield from _of_owners(snapshot, f"{top}/assigned")
+            yield from _of_owners(snapshot, f"{top}/sessions")
 
 
 def by_tool(snapshot: Snapshot) -> dict[str, int]:
@@ -76,9 +78,11 @@ def by_tool(snapshot: Snapshot) -> dict[str, int]:
     return {tool: len(places) for tool, places in sorted(found.items()) if places}
 
 
-def _of_workers(snapshot: Snapshot, top: str) -> Iterator[str]:
-    for worker in snapshot.entries(top):
-        yield from (f"{top}/{worker}/{name}" for name in snapshot.entries(f"{top}/{worker}") if name != BEHIND_GATES)
+def _of_owners(snapshot: Snapshot, top: str) -> Iterator[str]:
+    """The lines of single workers, or of single sessions."""
+    for owner in snapshot.entries(top):
+        names = (name for name in snapshot.entries(f"{top}/{owner}") if name not in (BEHIND_GATES, OPEN_CALLS))
+        yield from (f"{top}/{owner}/{name}" for name in names)
 
 
 def ended(

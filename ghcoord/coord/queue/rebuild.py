@@ -10,6 +10,7 @@ from ghcoord.coord.context import TASK_TABLE
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import counts, dependencies, firing, gates, uniqueness
 from ghcoord.coord.queue.counts import Counts
+from ghcoord.coord.sessions import mending
 from ghcoord.errors import Corrupt, InvalidName, NewerSchema
 from ghcoord.ids import decode_component
 from ghcoord.model import gate as model
@@ -20,7 +21,7 @@ from ghcoord.store.tx import Tx
 FORMER = ("index/backing-off",)
 """Folders of the index of earlier versions."""
 
-OF_GATES = (layout.READY, layout.ASSIGNED, layout.REOPENING, layout.FORGETTING)
+OF_GATES = (layout.READY, layout.ASSIGNED, layout.IN_SESSIONS, layout.REOPENING, layout.FORGETTING)
 """Folders of the index in which gates have files, too."""
 
 
@@ -51,6 +52,7 @@ def rebuild(tx: Tx) -> None:
     gates.rebuild(tx, _gates(limited, tx.now), strays)
     uniqueness.rebuild(tx, unique)
     dependencies.rebuild(tx, linked)
+    mending.rebuild(tx)
     firing.rebuild(tx)
 
 

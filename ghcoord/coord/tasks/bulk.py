@@ -9,6 +9,7 @@ from itertools import islice
 from ghcoord.coord.context import Context
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import counts, dependencies, listing, records, releasing, uniqueness
+from ghcoord.coord.sessions import records as sessions
 from ghcoord.coord.tasks.change import CASCADE, MAX_REASON
 from ghcoord.coord.tasks.query import TaskQuery, find, states_of
 from ghcoord.coord.tasks.submission import OPEN
@@ -97,6 +98,7 @@ class Bulk:
                 try:
                     queued = model.retry(task, sequence=task.sequence)
                     uniqueness.check_retry(tx, task, [new for _, new in pairs])
+                    sessions.check_retry(tx, task)
                     pairs.append((task, queued))
                 except IllegalTransition as refusal:
                     page.refused[task.id] = refusal.message

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ghcoord.coord.context import TASK_TABLE, WORKER_TABLE, Context
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import records, releasing, uniqueness
+from ghcoord.coord.sessions import records as sessions
 from ghcoord.errors import NotFound
 from ghcoord.model import steps as model
 from ghcoord.model.task import Task
@@ -56,6 +57,7 @@ class Changing:
             task = need(tx, task_id)
             queued = model.retry(task, sequence=task.sequence)
             uniqueness.check_retry(tx, task)
+            sessions.check_retry(tx, task)
             queued = queued.model_copy(update={"sequence": records.next_sequences(tx, 1)[0]})
             (put,) = records.put(tx, [(task, queued)])
             tx.event(FLEET, "task retried", task=task_id, by=actor)

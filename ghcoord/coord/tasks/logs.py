@@ -2,13 +2,60 @@
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ghcoord.errors import Corrupt, NewerSchema, NotFound, UsageError
+from ghcoord.model.artifact import LOG_NAME, LOG_TYPE, Artifact
 from ghcoord.model.task import Progress, Task
+
+if TYPE_CHECKING:
+    from ghcoord.coord.artifacts.artifacts import Artifacts
 
 MEMORY = 8000
 """Characters of what was shown that a follower remembers, to find its place in the final output."""
 
 OVERLAP = 200
 """Characters that must agree for the final output to be continued from there."""
+
+
+class FullLogs:
+    """The whole outputs of tasks whose records keep only a part: artifacts that their workers stored."""
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
+
+    def of(self, task: Task) -> Iterator[str] | None:
+        """The output of the last attempt of ``task`` in pieces; ``None`` where only its record has it.
+
+        Both streams, as they came.  Asks nothing for a task whose record has all.
+        """
+        if task.result is None or not task.result.truncated or not task.result.artifacts:
+            return None
+        found = self._log(task, task.result.artifacts[-1])
+        if found is None:
+            return None
+        try:
+            return _decoded(self._artifacts.open(found.id))
+        except (Corrupt, NotFound, UsageError):
+            return None  # the record still has its part
+
+    def _log(self, task: Task, artifact_id: str) -> Artifact | None:
+        try:
+            found = self._artifacts.get(artifact_id)
+        except (Corrupt, NewerSchema, UsageError):
+            return None
+        ours = found is not None and (found.name, found.content_type, found.task_id) == (LOG_NAME, LOG_TYPE, task.id)
+        return found if ours else None
+
+
+def _decoded(pieces: Iterator[bytes]) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for piece in pieces:
+        yield decoder.decode(piece)
+    if rest := decoder.decode(b"", final=True):
+        yield rest
 
 
 def kept_output(task: Task) -> tuple[str, str]:
@@ -31,11 +78,13 @@ def _ended(text: str) -> str:
 
 
 class Follower:
-    """Turns successive states of a task into what to print next."""
+    """Turns successive states of a task into what to print next; ``full`` has whole outputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, full: FullLogs | None = None) -> None:
+        self._full = full
         self._attempt = 0
         self._printed = 0
+        self._joined = 0
         self._shown = ""
 
     def next(self, task: Task) -> str:
@@ -44,7 +93,7 @@ class Follower:
         if task.progress is not None and not task.ended:
             if self._attempt not in (0, task.attempt):
                 text = f"\n[… attempt {task.attempt} …]\n"
-                self._printed = 0
+                self._printed = self._joined = 0
             self._attempt = task.attempt
             text += self._continued(task.progress)
         elif task.ended:
@@ -57,10 +106,15 @@ class Follower:
         missed, known = begins - self._printed, self._printed - begins
         self._printed = max(self._printed, progress.seen)
         if missed > 0:
+            self._joined = len(progress.tail)
             return f"\n[… {missed} characters were missed …]\n{progress.tail}"
+        self._joined += len(progress.tail[known:])
         return progress.tail[known:]
 
     def _rest(self, task: Task) -> str:
+        whole = self._full.of(task) if self._full is not None else None
+        if whole is not None:
+            return self._rest_of_whole("".join(whole), task)
         if not self._shown:
             return whole_output(task)
         output, errors = kept_output(task)
@@ -72,3 +126,15 @@ class Follower:
         if errors and errors[-OVERLAP:] not in self._shown:
             rest = _ended(self._shown + rest)[len(self._shown) :] + errors
         return rest
+
+    def _rest_of_whole(self, text: str, task: Task) -> str:
+        """What comes after the part of ``text`` that was shown: both streams in the order in which they came."""
+        if self._attempt not in (0, task.attempt):
+            return f"\n[… attempt {task.attempt} …]\n{_ended(text)}"
+        last = self._shown[-min(OVERLAP, self._joined) :] if self._joined else ""
+        if text[max(0, self._printed - len(last)) : self._printed] == last:
+            return _ended(text[self._printed :])
+        at = text.rfind(last)  # something was left out before it
+        if at >= 0:
+            return _ended(text[at + len(last) :])
+        return f"\n[… more was printed: 'ghcoord task logs {task.id}' shows it …]\n"

@@ -14,8 +14,9 @@ from ghcoord.coord import layout
 from ghcoord.coord.context import TASK_TABLE, Context
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import counts
-from ghcoord.coord.tasks.logs import Follower, whole_output
+from ghcoord.coord.tasks.logs import Follower, FullLogs, whole_output
 from ghcoord.coord.tasks.query import TaskQuery, find, states_of
+from ghcoord.coord.tasks.reasons import why_waits
 from ghcoord.errors import Corrupt, NotFound, TaskFailed, UsageError
 from ghcoord.model.requirements import Need
 from ghcoord.model.task import State, Task, TaskResult
@@ -30,6 +31,7 @@ class Reading:
     """The part of a hub's tasks that looks at them."""
 
     _context: Context
+    _full_logs: FullLogs | None = None
 
     def get(self, task_id: str) -> Task | None:
         """The task's record."""
@@ -74,6 +76,15 @@ class Reading:
         present = counts.parse(self._context.snapshot(FLEET).read(layout.QUEUE_RECORD)).states
         return {str(state): present.get(state, 0) for state in State}
 
+    def why_waits(self, task: Task | str) -> str:
+        """Why no worker runs a queued task, or the one of that id, and what helps; empty where one is about to.
+
+        Raises ``NotFound``.
+        """
+        found = self._need(task) if isinstance(task, str) else task
+        context = self._context
+        return why_waits(context.snapshot(FLEET), found, context.judge(), context.now())
+
     def needs(self) -> dict[Need, int]:
         """How many tasks that have not ended need what of a worker."""
         present = counts.parse(self._context.snapshot(FLEET).read(layout.QUEUE_RECORD)).classes
@@ -98,7 +109,7 @@ class Reading:
         return typed_value(task, model)
 
     def logs(self, task_id: str, follow: bool = False, timeout: float | None = None) -> Iterator[str]:
-        """The task's output: what its result holds, or the tail that its worker last published.
+        """The task's output: all of it once it has ended, before that the tail that its worker last published.
 
         With ``follow`` goes on until the task has ended, marking what passed by
         between two publications.  Raises ``NotFound``, and ``WaitTimeout`` when
@@ -106,10 +117,10 @@ class Reading:
         """
         task = self._need(task_id)
         if not follow:
-            if text := whole_output(task):
-                yield text
+            whole = self._full_logs.of(task) if self._full_logs is not None else None
+            yield from filter(None, [whole_output(task)] if whole is None else whole)
             return
-        follower = Follower()
+        follower = Follower(self._full_logs)
         while True:
             if text := follower.next(task):
                 yield text

@@ -11,10 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from ghcoord.coord.queue.uniqueness import digest_of
+from ghcoord.coord.tasks import calls
 from ghcoord.errors import TooLarge, UsageError
 from ghcoord.ids import check_id, check_name
 from ghcoord.model.codec import check_value, sane, stamp, to_json
 from ghcoord.model.requirements import Requirements
+from ghcoord.model.session import Session
 from ghcoord.model.task import (
     ENDED,
     MAX_CONCURRENCY,
@@ -29,6 +31,7 @@ from ghcoord.model.task import (
     Task,
     Unique,
 )
+from ghcoord.model.tier import check_tier
 from ghcoord.units import MAX_DURATION
 
 MAX_PAYLOAD = 880_000
@@ -74,6 +77,11 @@ class Submission:
     ``worker`` is the only worker that may run it, for as long as that one is
     registered; ``prefer`` the one that may have it first, for ``prefer_for``
     seconds.
+
+    ``sandbox`` is the least sandbox that the worker must have: ``full``,
+    ``partial`` or ``none``; without it tools that start processes need a full
+    one, others none.  With ``session`` the task is a call in that session, which
+    only the session's worker runs.
     """
 
     tool: str
@@ -101,6 +109,8 @@ class Submission:
     worker: str | None = None
     prefer: str | None = None
     prefer_for: float = PREFER_FOR
+    sandbox: str | None = None
+    session: str | None = None
 
     def check(self) -> int:
         """The bytes of args and metadata. Raises ``UsageError`` naming what is wrong first, or ``TooLarge``."""
@@ -154,10 +164,18 @@ class Submission:
             if self.worker is not None and self.prefer is not None:
                 raise UsageError("a task that one worker must run prefers no other: give worker or prefer")
 
+        if self.sandbox is not None:
+            check_tier(self.sandbox)
+        if self.session is not None:
+            _id(self.session, "session id")
+            calls.check_options(self)
+
     def _check_limit(self) -> None:
         if self.key is None:
             raise UsageError("a limit needs a key: tasks of the same key share it")
         check_name(_text(self.key, "key"), "key")
+        if self.key.startswith(calls.GATE):
+            raise UsageError(f"keys that begin with {calls.GATE!r} are those of sessions: choose another")
         if self.concurrency is None and self.rate is None:
             raise UsageError(f"say how many tasks of the key {self.key[:40]!r} may run: give concurrency, rate or both")
         if self.concurrency is not None:
@@ -202,15 +220,17 @@ def build(
     waiting_for: Sequence[str] = (),
     batch: str | None = None,
     schedule: str | None = None,
+    session: Session | None = None,
 ) -> Task:
     """The task that ``one`` becomes at the hub's time ``now`` (seconds): queued, scheduled, or blocked.
 
     ``after`` are the tasks that it depends on, ``waiting_for`` those that it has to wait for.
+    ``session`` is the record of the session that it names.
     """
     not_before = None if one.not_before is None else moment_of(one.not_before, now)
     later = not_before is not None and not_before.timestamp() > now
     state = State.BLOCKED if waiting_for else State.SCHEDULED if later else State.QUEUED
-    return Task(
+    task = Task(
         id=task_id,
         tool=one.tool,
         type=one.type or one.tool,
@@ -224,7 +244,7 @@ def build(
         max_failures=one.retries + 1,
         backoff=Backoff(base=one.backoff, cap=one.backoff_cap),
         estimated_duration=one.estimated_duration,
-        requirements=None if one.requirements is None else requirements_of(one.requirements),
+        requirements=_requirements(one),
         not_before=not_before,
         due_at=not_before if state is State.SCHEDULED else None,
         dependencies=_dependencies(one, after, waiting_for),
@@ -235,6 +255,14 @@ def build(
         batch=batch,
         metadata=plain(one.metadata),
     )
+    return task if session is None else calls.bound(task, session)
+
+
+def _requirements(one: Submission) -> Requirements | None:
+    given = None if one.requirements is None else requirements_of(one.requirements)
+    if one.sandbox is None:
+        return given
+    return (given or Requirements()).model_copy(update={"sandbox": check_tier(one.sandbox)})
 
 
 def _dependencies(one: Submission, after: Sequence[str], waiting_for: Sequence[str]) -> Dependencies | None:

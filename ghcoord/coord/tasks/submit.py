@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 from ghcoord.coord.context import TASK_TABLE, Context
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import counts, records, releasing, uniqueness
+from ghcoord.coord.sessions import records as sessions
 from ghcoord.coord.tasks.change import check_worker
 from ghcoord.coord.tasks.submission import OPEN, PREFER_FOR, Submission, build, plain
 from ghcoord.errors import NotFound, TooLarge, UsageError
 from ghcoord.ids import check_name
 from ghcoord.model.requirements import Requirements
+from ghcoord.model.session import Session
 from ghcoord.model.task import IfFailed, State, Task
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Tx
@@ -67,13 +69,15 @@ class Submitting:
         worker: str | None = None,
         prefer: str | None = None,
         prefer_for: float = PREFER_FOR,
+        sandbox: str | None = None,
+        session: str | None = None,
         id: str | None = None,
     ) -> Task:
         """Queue one task; see :class:`Submission` for the arguments.
 
         A unique one that is there already is returned as it is.  Raises
-        ``UsageError``, ``TooLarge``, and ``NotFound`` for a task to wait for or
-        a worker that does not exist.
+        ``UsageError``, ``TooLarge``, ``SessionLost``, and ``NotFound`` for a task
+        to wait for, a worker or a session that does not exist.
         """
         one = Submission(
             tool,
@@ -101,6 +105,8 @@ class Submitting:
             worker,
             prefer,
             prefer_for,
+            sandbox,
+            session,
         )
         return self.offer(one).task
 
@@ -135,7 +141,7 @@ class Submitting:
         context = self._context
         if batch is not None:
             check_name(batch, "batch id")
-        chunks: builtins.list[builtins.list[_Item]] = []
+        chunks: builtins.list[builtins.list[Item]] = []
         room = 0
         for number, one in enumerate(submissions):
             size = one.check()
@@ -143,13 +149,13 @@ class Submitting:
                 chunks.append([])
                 room = CHUNK_BYTES
             room -= size
-            chunks[-1].append(_Item(_id_of(one, batch, number), one))
+            chunks[-1].append(Item(_id_of(one, batch, number), one))
         _check_ids([item for chunk in chunks for item in chunk], lambda: context.snapshot(FLEET))
         quota = context.config().quota_open_tasks
         done: builtins.list[Offered] = []
         aliases: dict[str, str] = {}
         for chunk in chunks:
-            desk = _Desk(context.actor, batch, quota, aliases)
+            desk = Desk(context.actor, batch, quota, aliases)
             made = context.transact((FLEET,), partial(desk.take, chunk))
             done += made
             aliases.update({i.task_id: o.task.id for i, o in zip(chunk, made, strict=True) if i.task_id is not None})
@@ -158,7 +164,7 @@ class Submitting:
         return done
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """A submission with the id that it must have, if it must."""
 
     task_id: str | None
@@ -172,7 +178,7 @@ def _id_of(one: Submission, batch: str | None, number: int) -> str | None:
     return f"b{hashlib.sha256(batch.encode()).hexdigest()[:12]}-{number}"
 
 
-def _check_ids(items: Sequence[_Item], look: Callable[[], Snapshot]) -> None:
+def _check_ids(items: Sequence[Item], look: Callable[[], Snapshot]) -> None:
     """Two tasks have no id in common, and every task waits for one that is there or comes before it."""
     known: set[str] = set()
     snapshot: Snapshot | None = None
@@ -192,7 +198,7 @@ def _no_such(awaited: str) -> NotFound:
     return NotFound(f"there is no task {awaited!r} to wait for: submit it first")
 
 
-class _Desk:
+class Desk:
     """Takes the submissions of one transaction. ``aliases`` are the tasks that stand for earlier ids of the batch."""
 
     def __init__(self, actor: str, batch: str | None, quota: int | None, aliases: Mapping[str, str]) -> None:
@@ -201,12 +207,13 @@ class _Desk:
         self._quota = quota
         self._earlier = aliases
 
-    def take(self, items: Sequence[_Item], tx: Tx) -> builtins.list[Offered]:
+    def take(self, items: Sequence[Item], tx: Tx) -> builtins.list[Offered]:
         """Queue what is missing; a function of the transaction alone, which may run again."""
         self._tx = tx
         self._aliases = dict(self._earlier)
         self._made: dict[str, Task] = {}
         self._unique: dict[str, builtins.list[Task]] = {}
+        self._sessions: dict[str, Session] = {}
         self._first = self._sequence = counts.read(tx).sequence
         offered = [self._offer(item) for item in items]
         if not self._made:
@@ -217,7 +224,7 @@ class _Desk:
         self._tell(builtins.list(put.values()))
         return [Offered(put.get(one.task.id, one.task), one.created) for one in offered]
 
-    def _offer(self, item: _Item) -> Offered:
+    def _offer(self, item: Item) -> Offered:
         task_id, one = item
         present = None if task_id is None else TASK_TABLE.get(self._tx, FLEET, task_id)
         if present is not None:
@@ -258,10 +265,18 @@ class _Desk:
             after=[task.id for task in after],
             waiting_for=[task.id for task in waits],
             batch=self._batch,
+            session=None if one.session is None else self._session(one.session),
         )
         self._sequence += 1
         failed = next((task for task in waits if task.ended), None)
         return made if failed is None or one.if_failed == IfFailed.WAIT else _told(made, failed, tx.now)
+
+    def _session(self, session_id: str) -> Session:
+        """The session of a call. Raises ``NotFound``, and ``SessionLost`` when its files are gone."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = sessions.usable(self._tx, session_id)
+        return session
 
     def _taken(self, task_id: str) -> bool:
         return task_id in self._made or self._tx.read(FLEET, TASK_TABLE.path(task_id)) is not None
@@ -319,6 +334,7 @@ def _told(task: Task, failed: Task, now: float) -> Task:
 
 def _same(task: Task, one: Submission, batch: str | None) -> Task:
     """The task that has the id already, if it is what was submitted."""
-    if task.tool != one.tool or task.args != plain(one.args) or (batch is not None and task.batch != batch):
+    other = task.tool != one.tool or task.args != plain(one.args) or task.session != one.session
+    if other or (batch is not None and task.batch != batch):
         raise UsageError(f"the task id {task.id!r} is taken by another task: choose another id")
     return task

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ghcoord.coord.context import Context
 from ghcoord.coord.tasks.bulk import Bulk, BulkResult
 from ghcoord.coord.tasks.change import Changing
+from ghcoord.coord.tasks.logs import FullLogs
 from ghcoord.coord.tasks.query import TaskQuery
 from ghcoord.coord.tasks.read import Reading
 from ghcoord.coord.tasks.submission import Submission
@@ -17,5 +18,6 @@ __all__ = ["CHUNK", "BulkResult", "Offered", "Submission", "TaskQuery", "Tasks"]
 class Tasks(Submitting, Reading, Waiting, Changing, Bulk):
     """The task queue of a hub."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, full_logs: FullLogs | None = None) -> None:
         self._context = context
+        self._full_logs = full_logs

@@ -18,6 +18,7 @@ from ghcoord.coord.layout import ASSIGNED, FLEET
 from ghcoord.coord.queue import records, upkeep
 from ghcoord.coord.queue.choosing import choose
 from ghcoord.coord.queue.leasing import HELD_BYTES
+from ghcoord.coord.sessions.records import with_calls
 from ghcoord.coord.tasks.change import need as need_task
 from ghcoord.coord.workers.recovery import need_worker
 from ghcoord.errors import NoCapacity, UsageError
@@ -26,6 +27,7 @@ from ghcoord.model.codec import to_json
 from ghcoord.model.lease import Judge
 from ghcoord.model.placement import LoadDistribution, Move, Seat
 from ghcoord.model.task import State, Task
+from ghcoord.model.tier import Tier
 from ghcoord.model.worker import Worker, worker_key
 from ghcoord.store.tx import Tx
 
@@ -80,7 +82,8 @@ class Balance:
             if offered is None:
                 count = LOOK if strategy in placement.KEEPING_TYPES else 1
                 upkeep.run(tx)
-                offered = choose(tx, worker_id, seat.worker.capabilities.offer, count, HELD_BYTES)
+                sessions = with_calls(tx, seat.worker)
+                offered = choose(tx, worker_id, seat.worker.offer, count, HELD_BYTES, sessions=sessions)
             return placement.next_task(strategy, seat, offered, now=tx.now)
 
         return rehearse(self._context, (FLEET,), run)
@@ -120,6 +123,7 @@ class Balance:
 
         def run(tx: Tx) -> Task:
             task = need_task(tx, task_id)
+            steps.check_placeable(task)
             if task.assigned is not None and task.assigned.pinned:
                 raise UsageError(
                     f"task {task_id} is pinned to {task.assigned.worker!r}: 'ghcoord task assign' moves it nevertheless"
@@ -181,6 +185,8 @@ def describe_need(task: Task) -> str:
         parts.append(f"{need.cpu_cores} cores")
     if need.memory_mb:
         parts.append(f"{need.memory_mb} MiB")
+    if need.tier is not Tier.NONE:
+        parts.append(f"sandbox {need.tier}")
     return f"task {task.id} ({', '.join([*parts, *need.capabilities])})"
 
 

@@ -13,6 +13,7 @@ from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
 from ghcoord.coord.layout import ASSIGNED, FLEET, LEASED, LOCKS, WORKERS, worker_path
 from ghcoord.coord.locks.locks import release_all_of
 from ghcoord.coord.queue import leasing, records
+from ghcoord.coord.sessions.records import displace_all
 from ghcoord.coord.workers.reaper import Log, Reaped, Reaper, Recovered
 from ghcoord.errors import NotFound, UsageError
 from ghcoord.ids import encode_component
@@ -191,6 +192,7 @@ class Recovery:
         judge = context.observer.judge()
         now = context.now()
         dead = any(judge(worker_key(w.id), w.lease, now) for w in alive)
+        dead = dead or any(not w.alive and w.session_ids for w in workers.values())
         holders = {*snapshot.entries(LEASED), *snapshot.entries(ASSIGNED)}
         if not dead and holders <= {encode_component(worker.id) for worker in alive}:
             return {}
@@ -245,9 +247,9 @@ def _recover(tx: Tx, worker_id: str, worker: Worker | None) -> Recovered:
     tasks = leasing.lose_all(tx, worker_id, "its worker died")
     leasing.unassign_all(tx, worker_id)
     locks = release_all_of(tx, worker_id, "lock recovered") if LOCKS in tx.spaces else 0
-    sessions = 0
+    sessions = displace_all(tx, worker_id, worker, f"its worker {worker_id} died")
     if worker is not None:
-        sessions = worker.active_sessions
+        sessions = max(sessions, worker.active_sessions)
         _set_offline(tx, worker.model_copy(update={"active_sessions": 0, "session_ids": ()}))
     if tasks or locks or sessions:
         tx.event(FLEET, "worker recovered", worker=worker_id, tasks=tasks, locks=locks, sessions=sessions or None)
@@ -267,6 +269,7 @@ def _recover_dead(tx: Tx, judge: Judge, room: float) -> dict[str, Recovered]:
     """Recover the dead as long as what they hold has at most ``room`` bytes; at least one, if there is one."""
     workers = {worker.id: worker for worker in WORKER_TABLE.all(tx, FLEET)}
     dead = {w.id for w in workers.values() if w.alive and judge(worker_key(w.id), w.lease, tx.now)}
+    dead |= {w.id for w in workers.values() if not w.alive and w.session_ids}
     dead |= {name for name in leasing.holders(tx) if name not in workers or not workers[name].alive}
     recovered: dict[str, Recovered] = {}
     for name in sorted(dead):
@@ -282,7 +285,10 @@ def _remove_gone(tx: Tx, limit: float, margin: float) -> list[str]:
         silent = tx.now - worker.last_heartbeat.timestamp()
         return not worker.alive and silent > max(limit, worker.ttl + margin)
 
-    removed = [worker.id for worker in WORKER_TABLE.all(tx, FLEET) if gone(worker)]
+    over = [worker for worker in WORKER_TABLE.all(tx, FLEET) if gone(worker)]
+    removed = [worker.id for worker in over]
+    for worker in over:
+        displace_all(tx, worker.id, worker, f"its worker {worker.id} was removed")
     for worker_id in removed:
         leasing.lose_all(tx, worker_id, "its worker was removed")
         leasing.unassign_all(tx, worker_id)

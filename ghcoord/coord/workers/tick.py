@@ -5,7 +5,7 @@ Nothing to say and no renewal due: no commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -13,9 +13,12 @@ from ghcoord.coord import layout
 from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import counts, leasing, records, upkeep
+from ghcoord.coord.sessions import placing, reports
+from ghcoord.coord.sessions import records as session_records
 from ghcoord.errors import Corrupt, NewerSchema, WorkerReplaced
 from ghcoord.model import worker as model
 from ghcoord.model.codec import stamp
+from ghcoord.model.session import SessionReport
 from ghcoord.model.task import Progress, State, Task, TaskResult
 from ghcoord.model.worker import Health, Worker, WorkerStatus
 from ghcoord.store.tx import Tx
@@ -70,6 +73,11 @@ class Beat:
     slot is free it gets its part, though never fewer than ``least``.  ``room``
     are the bytes of task records that it holds at most.  Without ``upkeep``
     it leaves what is due to others, unless there is anything to commit.
+
+    ``sessions`` is what it says of those that it has; ``adopt`` is how many
+    more it would take now, of those that have calls and no worker.
+    ``touched`` tells when its callers last looked at sessions, in seconds since
+    the epoch.
     """
 
     worker_id: str
@@ -88,6 +96,9 @@ class Beat:
     least: int = 0
     room: int = leasing.HELD_BYTES
     upkeep: bool = True
+    sessions: Sequence[SessionReport] = ()
+    adopt: int = 0
+    touched: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -99,7 +110,8 @@ class Reply:
     that a newer one of the same id exists.  ``elsewhere`` counts tasks leased to
     others, ``queued`` those that wait for a worker; ``next_due`` is when there
     is something to do next, by the hub's clock; ``expects`` tells that tasks
-    which were at work will go on by themselves.
+    which were at work will go on by themselves.  ``sessions`` maps the sessions
+    that this worker has, the adopted ones among them, to their epochs.
     ``revision`` is that of the tick's transaction.
     """
 
@@ -115,6 +127,7 @@ class Reply:
     renewed: bool = False
     next_due: float | None = None
     expects: bool = False
+    sessions: dict[str, int] = field(default_factory=dict)
     revision: int = 0
 
 
@@ -143,6 +156,11 @@ def _beat(tx: Tx, beat: Beat) -> Reply:
         return reply
     reply.drain = worker.drain_requested
     commits = beat.renew or bool(beat.finished or beat.returned or beat.said)
+    moved = reports.apply(tx, worker, beat.sessions)
+    if beat.adopt > 0 and not (beat.draining or reply.drain):
+        moved = bool(placing.adopt(tx, worker, beat.adopt)) or moved
+    if moved:
+        worker = _read(tx, beat.worker_id) or worker
     more = upkeep.run(tx) if beat.upkeep or commits else False
     held = leasing.leased_to(tx, beat.worker_id)
     if not (beat.draining or reply.drain):
@@ -156,7 +174,10 @@ def _beat(tx: Tx, beat: Beat) -> Reply:
     reply.cancel = [task.id for task in held if task.cancel_requested]
     reply.next_due = tx.now if more else upkeep.next_due(tx)
     reply.expects = more or upkeep.expects(tx)
-    _update(tx, worker, beat, len(held), renew=commits or bool(reply.leased), reply=reply)
+    _update(tx, worker, beat, len(held), renew=commits or moved or bool(reply.leased), moved=moved, reply=reply)
+    if reply.renewed:
+        reports.note(tx, worker.id, beat.sessions, beat.touched)
+    reply.sessions = {session.id: session.epoch for session in session_records.on(tx, worker)}
     return reply
 
 
@@ -177,7 +198,7 @@ def _read(tx: Tx, worker_id: str) -> Worker | None:
         return None
 
 
-def _update(tx: Tx, worker: Worker, beat: Beat, held: int, *, renew: bool, reply: Reply) -> None:
+def _update(tx: Tx, worker: Worker, beat: Beat, held: int, *, renew: bool, moved: bool, reply: Reply) -> None:
     """Write the worker's record when there is anything to say; a commit that is made anyway renews for free."""
     if beat.draining or worker.drain_requested:
         status = WorkerStatus.DRAINING
@@ -194,7 +215,7 @@ def _update(tx: Tx, worker: Worker, beat: Beat, held: int, *, renew: bool, reply
     renewed = model.heartbeat(worker, now=tx.now, revision=tx.revision, **changes)
     ended = (one.type for one in beat.finished if one.task_id not in reply.refused)
     put_worker(tx, model.note_types(renewed, ended))
-    if not (reply.leased or beat.finished or beat.returned or beat.said):
+    if not (reply.leased or beat.finished or beat.returned or beat.said or moved):
         tx.event(FLEET, RENEWED, worker=worker.id)
     reply.renewed = True
 

@@ -11,6 +11,8 @@ from ghcoord.coord.context import WORKER_TABLE, Context, put_worker
 from ghcoord.coord.layout import FLEET, worker_path
 from ghcoord.coord.locks.keepalive import Keepalive
 from ghcoord.coord.queue import leasing
+from ghcoord.coord.sessions import records as sessions
+from ghcoord.coord.sessions.placing import fits_still
 from ghcoord.coord.workers.recovery import Recovery, need_worker
 from ghcoord.errors import NoCapacity, NotFound, UsageError
 from ghcoord.ids import check_id, check_name
@@ -93,6 +95,8 @@ class Workers(Recovery):
     ) -> Registration:
         """Register ``worker_id``; a second registration replaces the first and requeues what that one held.
 
+        It keeps its sessions, as far as its sandbox is still good enough for them.
+
         ``capacity`` is the number of task slots (default 1), ``max_sessions``
         that of sessions.  Host name, cores and memory are detected where not
         given.  ``ttl`` in seconds is how long the worker counts as alive without
@@ -117,6 +121,7 @@ class Workers(Recovery):
             if before is not None:
                 leasing.lose_all(tx, worker_id, "a newer registration of its worker")
                 leasing.unassign_all(tx, worker_id, pinned=False)  # it may offer less than before
+            kept = _keep_sessions(tx, before, sandbox)
             at = stamp(tx.now)
             worker = Worker(
                 id=worker_id,
@@ -132,6 +137,8 @@ class Workers(Recovery):
                 capabilities=can,
                 sandbox=sandbox,
                 max_sessions=max_sessions,
+                active_sessions=len(kept),
+                session_ids=kept,
                 health=health,
                 metadata=details,
             )
@@ -165,7 +172,7 @@ class Workers(Recovery):
             if active_sessions is not None:
                 if active_sessions < 0:
                     raise UsageError("active_sessions must not be negative")
-                changes["active_sessions"] = active_sessions
+                changes["active_sessions"] = max(active_sessions, len(worker.session_ids))
             if health is not None:
                 changes["health"] = health
             if not worker.alive:
@@ -201,17 +208,25 @@ class Workers(Recovery):
     ) -> Deregistration:
         """Remove a worker; tasks that it still holds go back to the queue. Raises ``NotFound``.
 
+        Those of its sessions that ``session_ids`` names are destroyed, the others
+        left for another worker: parked, or lost where there is no checkpoint.
         With the ``token`` of a registration, raises ``WorkerReplaced`` when a
         newer one exists, so that a process that stops late leaves that alone.
         ``timeout`` as for :meth:`register`.
         """
 
+        actor = self._context.actor
+
         def run(tx: Tx) -> Deregistration:
             worker = need_worker(tx, worker_id)
             if token is not None and worker.token != token:
                 model.current(worker, worker_id, token)
-            unknown = tuple(sorted(set(session_ids) - set(worker.session_ids)))
+            present = {session.id: session for session in sessions.on(tx, worker)}
+            unknown = tuple(sorted(set(session_ids) - set(present)))
             leasing.lose_all(tx, worker_id, "its worker deregistered")
+            for session_id in sorted(set(session_ids) & set(present)):
+                sessions.destroy(tx, present[session_id], actor, f"its session was destroyed by {actor}")
+            sessions.displace_all(tx, worker_id, worker, f"its worker {worker_id} deregistered")
             leasing.unassign_all(tx, worker_id)
             WORKER_TABLE.remove(tx, FLEET, worker_id)
             tx.event(FLEET, "worker deregistered", worker=worker_id, unknown_sessions=list(unknown)[:20] or None)
@@ -315,9 +330,20 @@ class Workers(Recovery):
         need = Need.of("", "", requirements)
         for worker in self.list(WorkerStatus.ACTIVE, has_sessions=True, task_type=task_type, labels=labels):
             silent = judge(worker_key(worker.id), worker.lease, now)
-            if not silent and worker.health_status != UNHEALTHY and need.fits(worker.capabilities.offer):
+            if not silent and worker.health_status != UNHEALTHY and need.fits(worker.offer):
                 return worker
         raise NoCapacity("no worker has room for another session: start one with 'ghcoord worker start'")
+
+
+def _keep_sessions(tx: Tx, before: Worker | None, sandbox: SandboxInfo | None) -> tuple[str, ...]:
+    """The sessions that a worker still has after it registered again with ``sandbox``."""
+    kept = []
+    for session in sessions.on(tx, before) if before is not None else ():
+        if fits_still(sandbox.tier if sandbox is not None else "none", session):
+            kept.append(session.id)
+        else:
+            sessions.displace(tx, session, "its worker came back with a weaker sandbox")
+    return tuple(kept)
 
 
 def has_labels(worker: Worker, labels: Mapping[str, str | None]) -> bool:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ghcoord.errors import SandboxError, UsageError
+from ghcoord.execution.sandbox.job import Job, LimitSupport, Mount
+from ghcoord.execution.sandbox.watch import Watch
 
 MAX_STRING = 128 * 1024 - 1
 """Bytes of the longest single argument or ``NAME=value`` that Linux passes to a program (MAX_ARG_STRLEN)."""
@@ -30,6 +32,7 @@ SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 LANG = "C.UTF-8"
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_MOUNT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,12 @@ class Launch(ABC):
     """The user that the first process becomes before it starts; ``None`` for ours."""
     status_fd: int
     """The sandbox reports here; what arrives goes to :meth:`feed`."""
+    watch: Watch | None = None
+    """What keeps the job's limits that the kernel does not; ``None`` when there is nothing to watch."""
+
+    def started(self, process: subprocess.Popen[bytes]) -> None:
+        """Called once ``process`` runs, before anything else."""
+        return
 
     @abstractmethod
     def feed(self, data: bytes, process: subprocess.Popen[bytes]) -> None:
@@ -97,12 +106,17 @@ class Sandbox(Protocol):
 
     @property
     def name(self) -> str:
-        """``bwrap`` or ``none``."""
+        """``bwrap``, ``landlock``, ``container`` or ``none``."""
         ...
 
     @property
     def tier(self) -> str:
-        """``full``: files, network, processes, IPC and users apart from the host's; ``none``: nothing of that."""
+        """A :class:`ghcoord.model.tier.Tier`: how much is kept apart from the host's."""
+        ...
+
+    @property
+    def limits(self) -> LimitSupport:
+        """How each limit of a job is kept here. Found once."""
         ...
 
     @property
@@ -119,14 +133,18 @@ class Sandbox(Protocol):
         """The workspace's path as the command sees it."""
         ...
 
-    def command(self, argv: Sequence[str], *, workspace: Path, env: Mapping[str, str]) -> Launch:
-        """``argv`` ready to run in ``workspace``, which it may write and nothing else may enter.
+    def where(self, workspace: Path, mount: Mount) -> str:
+        """The path at which a command of ``workspace`` finds ``mount``."""
+        ...
 
-        The workspace is made private (mode 0700) and given to :attr:`identity`.
-        ``env`` is added to PATH, HOME, LANG and TMPDIR; nothing of the worker's
-        environment reaches the command.  Raises :class:`UsageError` for
-        arguments or variables that cannot be passed, :class:`SandboxError` when
-        the sandbox cannot be made.
+    def command(self, job: Job) -> Launch:
+        """``job`` ready to run in its workspace, which it may write and nothing else may enter.
+
+        The workspace is made private (mode 0700) and given to :attr:`identity`;
+        a mount's source is shown as it is, so its own mode must let
+        :attr:`identity` in.  Nothing of the worker's environment reaches the
+        command.  Raises :class:`UsageError` for arguments or variables that
+        cannot be passed, :class:`SandboxError` when the sandbox cannot be made.
         """
         ...
 
@@ -160,6 +178,16 @@ def check_strings(argv: Sequence[str], env: Mapping[str, str]) -> None:
         total += size
     if total > MAX_STRINGS:
         raise UsageError(f"arguments and environment have {total} bytes, at most {MAX_STRINGS} are passed: use stdin")
+
+
+def check_mounts(mounts: Sequence[Mount]) -> None:
+    """Raises :class:`UsageError` unless each name is one plain path component and is there once."""
+    names = [each.name for each in mounts]
+    for name in names:
+        if not _MOUNT_NAME.fullmatch(name):
+            raise UsageError(f"bad name of a mount: {name!r}: use letters, digits, '-', '_' and '.'")
+    if len(set(names)) < len(names):
+        raise UsageError(f"two mounts have the same name: {', '.join(sorted(names))}")
 
 
 def prepare_workspace(workspace: Path, identity: Identity | None) -> None:

@@ -23,8 +23,8 @@ import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ghcoord.errors import SandboxError
@@ -33,15 +33,28 @@ from ghcoord.execution.sandbox.base import (
     SYSTEM_PATH,
     Identity,
     Launch,
+    check_mounts,
     check_strings,
     closing_on_error,
     data_fd,
     prepare_workspace,
     reachable,
 )
+from ghcoord.execution.sandbox.cgroup import Groups
+from ghcoord.execution.sandbox.job import Job, LimitSupport, Mount
 from ghcoord.execution.sandbox.launcher import descendants, parent_of
+from ghcoord.execution.sandbox.rlimits import apply_limits, resource_limits
+from ghcoord.execution.sandbox.seccomp import Policy, filter_bytes
+from ghcoord.execution.sandbox.watch import Watch
+from ghcoord.model.limits import Limits
 
 WORKSPACE = "/workspace"
+MOUNTS = "/opt/ghcoord"
+"""Where a job's mounts are found inside."""
+
+APART = 1
+"""Processes of ours in each sandbox: bubblewrap's first one."""
+
 DEV_SHM_BYTES = 64 * 1024 * 1024
 TMP_BYTES = 256 * 1024 * 1024
 
@@ -74,13 +87,13 @@ _STAGE_SCRIPT = """set -e
 stage=$1 uid=$2 gid=$3 count=$4; shift 4
 mount -t tmpfs -o mode=0755,size=64k ghcoord "$stage"
 while [ "$count" -gt 0 ]; do
-  mkdir "$stage/$count"
+  if [ -d "$1" ]; then mkdir "$stage/$count"; else : >"$stage/$count"; fi
   mount --bind "$1" "$stage/$count"
   count=$((count - 1)); shift
 done
 exec setpriv --reuid="$uid" --regid="$gid" --clear-groups --no-new-privs "$@"
 """
-"""Under root, in a mount namespace of its own: bind directories where ``uid`` can reach them, become it."""
+"""Under root, in a mount namespace of its own: bind what is needed where ``uid`` can reach it, become it."""
 
 
 def find_bwrap() -> Path | None:
@@ -97,6 +110,8 @@ class BwrapSandbox:
     identity: Identity | None
     interpreter: Path | None = None
     """The interpreter for ``run.python``; outside ``/usr`` the tree it is installed in is shown, read-only."""
+    groups: Groups | None = None
+    """Where cgroups can be made for commands."""
 
     name = "bwrap"
     tier = "full"
@@ -110,25 +125,42 @@ class BwrapSandbox:
         """Always ``/workspace``."""
         return WORKSPACE
 
-    def command(self, argv: Sequence[str], *, workspace: Path, env: Mapping[str, str]) -> Launch:
+    @cached_property
+    def limits(self) -> LimitSupport:
+        """Memory is hard where a cgroup keeps it; the namespace of users makes that of processes hard everywhere."""
+        if self.groups is not None:
+            return LimitSupport("hard", "hard", "soft", "hard", "soft", "cgroup")
+        return LimitSupport("soft", "hard", "soft", "hard", "soft", "rlimit and watching")
+
+    def where(self, workspace: Path, mount: Mount) -> str:
+        """Below :data:`MOUNTS`."""
+        return f"{MOUNTS}/{mount.name}"
+
+    def command(self, job: Job) -> Launch:
         """See :meth:`Sandbox.command`; ``argv[0]`` is a path inside."""
         prefix = self._prefix()
         path = f"{prefix}/bin:{SYSTEM_PATH}" if prefix else SYSTEM_PATH
-        variables = {"PATH": path, "HOME": WORKSPACE, "LANG": LANG, "TMPDIR": "/tmp", **env}
-        check_strings(argv, variables)
-        prepare_workspace(workspace, self.identity)
-        workspace = workspace.resolve()
-        hidden = [each for each in (workspace, prefix) if each and not reachable(each, self.identity)]
+        variables = {"PATH": path, "HOME": WORKSPACE, "LANG": LANG, "TMPDIR": "/tmp", **job.env}
+        check_strings(job.argv, variables)
+        check_mounts(job.mounts)
+        prepare_workspace(job.workspace, self.identity)
+        workspace = job.workspace.resolve()
+        sources = {each: each.source.resolve() for each in job.mounts}
+        used = dict.fromkeys([workspace, *([prefix] if prefix else []), *sources.values()])
+        hidden = [each for each in used if not reachable(each, self.identity)]
         stage = _stage_for(hidden) if hidden else None
         shown = {each: f"{stage}/{len(hidden) - at}" for at, each in enumerate(hidden)}
         options = [*_NAMESPACES]
         for key, value in variables.items():
             options += ["--setenv", key, value]
-        options += _system_mounts()
+        options += _system_mounts(job.limits)
         if prefix:
             options += ["--ro-bind", shown.get(prefix, str(prefix)), str(prefix)]
+        for mount, source in sources.items():
+            kind = "--bind" if mount.writable else "--ro-bind"
+            options += [kind, shown.get(source, str(source)), f"{MOUNTS}/{mount.name}"]
         options += ["--bind", shown.get(workspace, str(workspace)), WORKSPACE, "--chdir", WORKSPACE]
-        launch = _Bwrapped([str(self.program)], options, argv)
+        launch = _Bwrapped([str(self.program)], options, job, self)
         if stage and self.identity:
             numbers = map(str, (self.identity.uid, self.identity.gid, len(hidden)))
             staging = ["/bin/sh", "-c", _STAGE_SCRIPT, "ghcoord-stage", stage, *numbers, *map(str, hidden)]
@@ -152,7 +184,7 @@ def _stage_for(sources: list[Path]) -> str:
     raise SandboxError(f"{sources[0]} is not reachable for root's tasks, and none of {', '.join(_STAGES)} is free")
 
 
-def _system_mounts() -> list[str]:
+def _system_mounts(limits: Limits) -> list[str]:
     options = ["--ro-bind", "/usr", "/usr"]
     for name in _SYSTEM_LINKS:
         path = Path("/", name)
@@ -163,14 +195,17 @@ def _system_mounts() -> list[str]:
     for file in _SYSTEM_FILES:
         options += ["--ro-bind-try", file, file]
     options += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
-    options += ["--perms", "1777", "--size", str(DEV_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
-    return [*options, "--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"]
+    most = TMP_BYTES if limits.memory_mb is None else limits.memory_mb * 1024 * 1024
+    shm, tmp = (str(min(size, most)) for size in (DEV_SHM_BYTES, TMP_BYTES))
+    options += ["--perms", "1777", "--size", shm, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+    return [*options, "--perms", "1777", "--size", tmp, "--tmpfs", "/tmp"]
 
 
 class _Bwrapped(Launch):
     """A command below bubblewrap; its options travel in memory, so that ``ps`` shows no variable's value."""
 
-    def __init__(self, program: list[str], options: list[str], argv: Sequence[str]) -> None:
+    def __init__(self, program: list[str], options: list[str], job: Job, sandbox: BwrapSandbox) -> None:
+        limits, groups = job.limits, sandbox.groups
         fds: list[int] = []
         with closing_on_error(fds):
             for path, content in _MADE_FILES.items():
@@ -178,11 +213,21 @@ class _Bwrapped(Launch):
                 options = [*options, "--ro-bind-data", str(fds[-1]), path]
             self.status_fd, status_write = os.pipe2(os.O_CLOEXEC)
             fds += [self.status_fd, status_write]
+            self._block_read, self._block = os.pipe2(os.O_CLOEXEC)
+            fds += [self._block_read, self._block]
+            policy = Policy(uncounted_memory=limits.memory_mb is None or groups is not None)
+            fds.append(data_fd(filter_bytes(policy)))
             options = [*options, "--remount-ro", "/", "--json-status-fd", str(status_write)]
+            options += ["--block-fd", str(self._block_read), "--seccomp", str(fds[-1])]
             fds.append(data_fd(b"".join(each.encode() + b"\0" for each in options)))
-        self.pass_fds = tuple(fd for fd in fds if fd != self.status_fd)
-        self.argv = [*program, "--args", str(fds[-1]), "--", *argv]
+            if limits != Limits():
+                folders = ("/tmp", "/dev/shm")
+                self.watch = Watch(limits, job.workspace, groups=groups, apart=APART, memory_folders=folders)
+        self.pass_fds = tuple(fd for fd in fds if fd not in (self.status_fd, self._block))
+        self.argv = [*program, "--args", str(fds[-1]), "--", *job.argv]
         self.env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        self._limits = limits
+        self._identity = sandbox.identity
         self._status = b""
         self._init_pid: int | None = None
         self._init_fd: int | None = None
@@ -197,8 +242,23 @@ class _Bwrapped(Launch):
                 return
             if parent_of(found) == process.pid:
                 self._init_fd = fd
+                self._hold(found)
             else:
                 os.close(fd)
+
+    def _hold(self, pid: int) -> None:
+        """Put the first process inside under its limits, then let it go on: it waits before it starts the command."""
+        if self.watch is not None:
+            self.watch.follow(pid)
+        apply_limits(pid, resource_limits(self._limits, processes=True, apart=APART), self._identity)
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+        self._unblock()
+
+    def _unblock(self) -> None:
+        if self._block >= 0:
+            os.close(self._block)
+            self._block = -1
 
     def _reported(self, key: str) -> int | None:
         for line in self._status.splitlines(keepends=True):
@@ -249,5 +309,8 @@ class _Bwrapped(Launch):
 
     def close(self) -> None:
         os.close(self.status_fd)
+        self._unblock()
+        if self.watch is not None:
+            self.watch.close()
         if self._init_fd is not None:
             os.close(self._init_fd)

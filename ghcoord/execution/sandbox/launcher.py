@@ -11,15 +11,17 @@ hostile command of the same user can kill it, and processes that had made their
 own session then survive.
 
 It imports nothing of ghcoord: it starts without site packages in about 15 ms.
-SPEC holds, separated by NUL: uid or empty, gid or empty, the directory, the number
-of arguments, the arguments, then ``NAME=value`` variables.  STATUS gets
-``error TEXT`` when the command could not be started, else ``exit N`` at the end.
+SPEC holds, separated by NUL: uid or empty, gid or empty, limits as
+``NUMBER:SOFT:HARD`` separated by blanks, the directory, the number of
+arguments, the arguments, then ``NAME=value`` variables.  STATUS gets ``error
+TEXT`` when the command could not be started, else ``exit N`` at the end.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import signal
 import sys
@@ -71,13 +73,18 @@ def _read_all(fd: int) -> bytes:
 
 def _become_command(libc: ctypes.CDLL, fields: list[bytes], parent: int) -> None:
     """Drop every privilege and become the command. Returns only by an exception."""
-    uid, gid, directory, count = fields[0], fields[1], fields[2], int(fields[3])
-    argv = fields[4 : 4 + count]
-    env = dict(each.split(b"=", 1) for each in fields[4 + count :])
+    uid, gid, limits, directory, count = *fields[:4], int(fields[4])
+    argv = fields[5 : 5 + count]
+    env = dict(each.split(b"=", 1) for each in fields[5 + count :])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
+    for limit in limits.split():
+        which, soft, hard = (int(each) for each in limit.split(b":"))
+        _, most = resource.getrlimit(which)
+        hard = hard if most == resource.RLIM_INFINITY else min(hard, most)
+        resource.setrlimit(which, (min(soft, hard), hard))
     if uid:
         os.setgroups([])
         os.setresgid(int(gid), int(gid), int(gid))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ghcoord.execution.sandbox.base import (
     SYSTEM_PATH,
     Identity,
     Launch,
+    check_mounts,
     check_strings,
     closing_on_error,
     data_fd,
@@ -29,6 +29,13 @@ from ghcoord.execution.sandbox.base import (
     system_python,
     worker_python,
 )
+from ghcoord.execution.sandbox.job import Job, LimitSupport, Mount
+from ghcoord.execution.sandbox.rlimits import resource_limits
+from ghcoord.execution.sandbox.watch import Watch
+from ghcoord.model.limits import Limits
+
+APART = 1
+"""Processes of ours above each command: the launcher."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +59,57 @@ class NoSandbox:
         """The workspace's own path."""
         return str(workspace.absolute())
 
-    def command(self, argv: Sequence[str], *, workspace: Path, env: Mapping[str, str]) -> Launch:
+    @property
+    def limits(self) -> LimitSupport:
+        """All watched, but the size of a file; a process that leaves the tree's sight is not."""
+        return LimitSupport("soft", "soft", "soft", "hard", "soft", "rlimit and watching")
+
+    def where(self, workspace: Path, mount: Mount) -> str:
+        """Its own path."""
+        return str(mount.source.absolute())
+
+    def command(self, job: Job) -> Launch:
         """See :meth:`Sandbox.command`; ``argv[0]`` is a path."""
-        home = self.inside(workspace)
-        variables = {"PATH": SYSTEM_PATH, "HOME": home, "LANG": LANG, "TMPDIR": "/tmp", **env}
-        check_strings(argv, variables)
-        prepare_workspace(workspace, self.identity)
-        if not reachable(workspace, self.identity):
-            assert self.identity is not None
-            raise SandboxError(
-                f"the workspace {workspace} is below a directory that user {self.identity.uid}, "
-                "whom root's tasks run as, may not enter: choose a workspace elsewhere, or chmod o+x what is above it"
-            )
+        home = self.inside(job.workspace)
+        variables = {"PATH": SYSTEM_PATH, "HOME": home, "LANG": LANG, "TMPDIR": "/tmp", **job.env}
+        check_strings(job.argv, variables)
+        check_mounts(job.mounts)
+        prepare_workspace(job.workspace, self.identity)
+        for what, path in [("the workspace", job.workspace), *((each.name, each.source) for each in job.mounts)]:
+            if not reachable(path, self.identity):
+                assert self.identity is not None
+                raise SandboxError(
+                    f"{what} {path} is below a directory that user {self.identity.uid}, "
+                    "whom root's tasks run as, may not enter: choose a workspace elsewhere, or chmod o+x what is above"
+                )
         owner = (str(self.identity.uid), str(self.identity.gid)) if self.identity else ("", "")
+        wanted = resource_limits(job.limits, processes=False)
+        limits = " ".join(f"{which}:{soft}:{hard}" for which, (soft, hard) in wanted.items())
         assignments = [f"{key}={value}" for key, value in variables.items()]
-        spec = "\0".join([*owner, home, str(len(argv)), *argv, *assignments])
-        return _Supervised(spec.encode())
+        spec = "\0".join([*owner, limits, home, str(len(job.argv)), *job.argv, *assignments])
+        return _Supervised(spec.encode(), job)
 
 
 class _Supervised(Launch):
     """A command below the launcher."""
 
-    def __init__(self, spec: bytes) -> None:
+    def __init__(self, spec: bytes, job: Job) -> None:
         fds: list[int] = []
         with closing_on_error(fds):
             fds.append(data_fd(spec))
             fds += os.pipe2(os.O_CLOEXEC)
             fds += os.pipe2(os.O_CLOEXEC)
+            if job.limits != Limits():
+                self.watch = Watch(job.limits, job.workspace, apart=APART)
         spec_fd, control_read, self._control, self.status_fd, status_write = fds
         self.pass_fds = (spec_fd, control_read, status_write)
         self.argv = [sys.executable, "-I", "-S", launcher.__file__, *map(str, self.pass_fds)]
         self.env = {"PATH": SYSTEM_PATH}
         self._status = b""
+
+    def started(self, process: subprocess.Popen[bytes]) -> None:
+        if self.watch is not None:
+            self.watch.follow(process.pid)
 
     def feed(self, data: bytes, process: subprocess.Popen[bytes]) -> None:
         self._status += data
@@ -122,3 +148,5 @@ class _Supervised(Launch):
     def close(self) -> None:
         os.close(self._control)
         os.close(self.status_fd)
+        if self.watch is not None:
+            self.watch.close()

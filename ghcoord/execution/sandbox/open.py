@@ -1,63 +1,31 @@
-"""Choose the sandbox once, at the start of a worker: what passes every canary, or nothing."""
+"""Choose the sandbox once, at the start of a worker: one that holds what its driver promises, or nothing."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ghcoord.clock import Runtime, SystemRuntime
-from ghcoord.errors import SandboxError
-from ghcoord.execution import process
-from ghcoord.execution.sandbox.base import Sandbox, current_identity, system_python, worker_python
+from ghcoord.errors import SandboxError, UsageError
+from ghcoord.execution.sandbox.base import Sandbox, current_identity, reachable, system_python, worker_python
 from ghcoord.execution.sandbox.bwrap import BwrapSandbox, find_bwrap
+from ghcoord.execution.sandbox.canaries import leaks, run_canaries
+from ghcoord.execution.sandbox.cgroup import find_groups
+from ghcoord.execution.sandbox.container import (
+    ContainerSandbox,
+    ContainerSettings,
+    check_engine,
+    find_engine,
+    remove_orphans,
+)
+from ghcoord.execution.sandbox.landlock import LandlockSandbox, check_landlock
 from ghcoord.execution.sandbox.none import NoSandbox
 
-PROBE_TIMEOUT = 15.0
-"""Seconds that the canaries may take; they take about 0.05."""
+CHOICES = ("auto", "bwrap", "landlock", "container", "none")
+"""``auto``: bwrap, or landlock where that does not work."""
 
-_CANARIES = r"""
-outside=$1 port=$2 marker=$3 python=$4
-try() {
-  name=$1; shift
-  if "$@" >/dev/null 2>&1; then echo "$name=breach"; else echo "$name=held"; fi
-}
-try outside-write sh -c ': > "$1/escaped"' sh "$outside"
-try outside-read cat "$outside/secret"
-try shadow-read cat /etc/shadow
-try system-write test -w /usr
-try kernel-write test -w /proc/sys/kernel/core_pattern
-try worker-environment sh -c 'tr "\0" "\n" < /proc/1/environ | grep -Ev "^PATH=|^PWD=/\$"'
-try privileges grep "^Cap[EPB][a-z]*:[[:space:]]*0*[1-9a-f]" /proc/self/status
-try new-privileges grep "^NoNewPrivs:.*0" /proc/self/status
-try groups grep "^Groups:.*[0-9]" /proc/self/status
-: > written-inside
-echo "network-namespace=$(readlink /proc/self/ns/net)"
-echo "pid-namespace=$(readlink /proc/self/ns/pid)"
-if [ -n "$python" ] && "$python" -c 'pass'; then
-  echo "python=works"
-  try host-loopback "$python" -c 'import socket, sys
-socket.create_connection(("127.0.0.1", int(sys.argv[1])), 2)' "$port"
-fi
-if command -v setsid >/dev/null; then setsid sleep "$marker" >/dev/null 2>&1 &
-else sleep "$marker" >/dev/null 2>&1 & fi
-echo "daemon=started"
-"""
-
-_REQUIRED = {
-    "outside-write",
-    "outside-read",
-    "shadow-read",
-    "system-write",
-    "kernel-write",
-    "worker-environment",
-    "privileges",
-    "new-privileges",
-    "groups",
-}
+_IN_IMAGES = ("/usr/local/bin/python3", "/usr/bin/python3")
 
 _USERNS_FIX = (
     "allow unprivileged user namespaces: 'sysctl -w kernel.apparmor_restrict_unprivileged_userns=0', "
@@ -75,10 +43,12 @@ _FIXES = (
     ("mount proc", "start the container with '--security-opt' unmask=ALL (Podman) or systempaths=unconfined (Docker)"),
     ("Unknown option", "install bubblewrap 0.8 or newer"),
     ("could not be started as user", "start the worker as an ordinary user, or give root CAP_SETUID and CAP_SETGID"),
+    ("setgroups", "start the worker as an ordinary user, or give root CAP_SETUID and CAP_SETGID"),
     ("unshare", "start the worker as an ordinary user: root without CAP_SYS_ADMIN cannot show its own directories"),
 )
-_LEAK_FIX = "run no tasks that you do not trust here, and report this with the versions of bwrap and of the kernel"
+_LEAK_FIX = "run no tasks that you do not trust here, and report this with the versions of {name} and of the kernel"
 _OTHER_FIX = "see 'bwrap --unshare-user --ro-bind / / true' for what the machine refuses"
+_NO_PYTHON_FIX = "install python3, or start the worker as an ordinary user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,128 +60,126 @@ class Probe:
     """What was found, one sentence."""
     fix: str = ""
     """What to do about it; empty when ``ok`` and nothing is missing."""
+    name: str = ""
+    """The driver that this is about."""
+    tier: str = "none"
+    """What tasks are held to: that of the driver when ``ok``."""
+    limits: dict[str, str] = field(default_factory=dict)
+    """How each limit is kept, and by what, when ``ok``: see :class:`ghcoord.execution.sandbox.job.LimitSupport`."""
 
 
-def open_sandbox(*, unsafe: bool, runtime: Runtime) -> Sandbox | None:
-    """The sandbox for a worker's tasks: bubblewrap if it passes every canary.
+def open_sandbox(
+    *, choice: str = "auto", unsafe: bool = False, runtime: Runtime, container: ContainerSettings | None = None
+) -> Sandbox | None:
+    """The sandbox for a worker's tasks, if it holds its canaries. Probes, so call it once.
 
-    If it does not, ``unsafe`` decides: no sandbox at all, as was asked for, or
-    ``None``, and the worker refuses the tools that need one.  Probes once, so
-    call it once.
+    ``auto`` takes bubblewrap, or Landlock where bubblewrap does not work.  When
+    neither does, ``unsafe`` decides: no sandbox at all, as was asked for, or
+    ``None``, and the worker refuses the tools that need one.
+
+    A driver that is named is never replaced.  Raises :class:`SandboxError`
+    with the fix when it does not work, :class:`UsageError` for a choice that
+    there is not and for ``none`` without ``unsafe``.
     """
-    _, sandbox = _probe(runtime, find_bwrap())
-    if sandbox is None and unsafe:
+    if choice not in CHOICES:
+        raise UsageError(f"{choice[:40]!r} is no sandbox: one of {', '.join(CHOICES)}")
+    if choice == "none":
+        if not unsafe:
+            raise UsageError("tasks without a sandbox need the flag --unsafe-no-sandbox as well")
         return NoSandbox(current_identity())
-    return sandbox
+    for name in ("bwrap", "landlock") if choice == "auto" else (choice,):
+        found, sandbox = _try(name, runtime, container)
+        if sandbox is not None:
+            return sandbox
+        if choice != "auto":
+            raise SandboxError(f"the sandbox {name} does not work here ({found.reason}): {found.fix}")
+    return NoSandbox(current_identity()) if unsafe else None
 
 
 def probe(runtime: Runtime | None = None) -> Probe:
-    """What :func:`open_sandbox` would find, with the reason and the fix, for ``ghcoord doctor``."""
-    found, _ = _probe(runtime or SystemRuntime(), find_bwrap())
-    return found
+    """What :func:`open_sandbox` would find by itself, with the reason and the fix; of bubblewrap when nothing works."""
+    runtime = runtime or SystemRuntime()
+    first, sandbox = _try("bwrap", runtime, None)
+    if sandbox is not None:
+        return first
+    second, sandbox = _try("landlock", runtime, None)
+    if sandbox is None:
+        return first
+    return replace(second, reason=f"{second.reason}; bwrap does not: {first.reason}", fix=first.fix)
 
 
-def explain(refusal: str) -> Probe:
+def probe_all(runtime: Runtime | None = None, container: ContainerSettings | None = None) -> list[tuple[str, Probe]]:
+    """Every driver with what was found; ``container`` only when it is configured. For ``ghcoord doctor``."""
+    runtime = runtime or SystemRuntime()
+    names = ["bwrap", "landlock", *(["container"] if container else [])]
+    return [(name, _try(name, runtime, container)[0]) for name in names]
+
+
+def explain(refusal: str, name: str = "bwrap") -> Probe:
     """A set-up failure's text as a :class:`Probe` with the fix for it."""
     reason = " ".join(refusal.split())
     for sign, fix in _FIXES:
         if sign in reason:
-            return Probe(False, reason, fix)
-    return Probe(False, reason, _OTHER_FIX)
+            return Probe(False, reason, fix, name)
+    other = _OTHER_FIX if name == "bwrap" else "report this with the versions of the kernel and of ghcoord"
+    return Probe(False, reason, other, name)
 
 
-def _probe(runtime: Runtime, program: Path | None) -> tuple[Probe, BwrapSandbox | None]:
-    if program is None:
-        return Probe(False, "bubblewrap is not installed", "install it, e.g. 'apt-get install bubblewrap'"), None
-    sandbox = BwrapSandbox(program, current_identity())
-    answer = Probe(False, "no interpreter was tried")
-    for interpreter in (worker_python(), system_python(), None):
-        sandbox = replace(sandbox, interpreter=interpreter)
+def _try(name: str, runtime: Runtime, container: ContainerSettings | None) -> tuple[Probe, Sandbox | None]:
+    """What was found of a driver, and itself if it may be used."""
+    try:
+        candidates = list(_candidates(name, container))
+    except SandboxError as why:
+        reason, _, fix = why.message.partition(": ")
+        return Probe(False, reason, fix, name), None
+    answer = Probe(False, "no interpreter was tried", _NO_PYTHON_FIX, name)
+    for sandbox in candidates:
         try:
-            breaches, python = run_canaries(sandbox, runtime)
+            escaped, python = run_canaries(sandbox, runtime)
         except SandboxError as why:
-            answer = explain(why.message)
+            answer = explain(why.message, name)
             continue
-        if breaches:
-            return Probe(False, f"the sandbox leaks: {', '.join(sorted(breaches))}", _LEAK_FIX), None
+        if not python and sandbox.python is not None:
+            answer = Probe(False, f"{sandbox.python} does not start inside", _NO_PYTHON_FIX, name)
+            continue
+        if leaking := leaks(sandbox, escaped):
+            reason = f"the sandbox leaks: {', '.join(sorted(leaking))}"
+            return Probe(False, reason, _LEAK_FIX.format(name=name), name), None
+        limits = sandbox.limits.summary()
         if python:
-            return Probe(True, f"bubblewrap works, with {interpreter}"), sandbox
-        if interpreter is None:
-            fix = "install python3, or start the worker as an ordinary user"
-            return Probe(True, "bubblewrap works, but no Python can be reached inside: run.python is off", fix), sandbox
+            reason = f"{name} works, tier {sandbox.tier}, with {sandbox.python}"
+            return Probe(True, reason, "", name, sandbox.tier, limits), sandbox
+        reason = f"{name} works, tier {sandbox.tier}, but no Python can be reached inside: run.python is off"
+        return Probe(True, reason, _NO_PYTHON_FIX, name, sandbox.tier, limits), sandbox
     return answer, None
 
 
-def run_canaries(sandbox: Sandbox, runtime: Runtime) -> tuple[set[str], bool]:
-    """Try to break out of ``sandbox``: the names of what succeeded, and whether its Python works.
-
-    A canary that gives no answer counts as a breach.  Raises
-    :class:`SandboxError` when the sandbox cannot be set up.
-    """
-    base = Path(tempfile.mkdtemp(prefix="ghcoord-probe-"))
-    try:
-        base.chmod(0o711)
-        outside, workspace = base / "outside", base / "workspace"
-        outside.mkdir()
-        outside.chmod(0o777)
-        (outside / "secret").write_text("secret")
-        (outside / "secret").chmod(0o644)
-        workspace.mkdir()
-        marker = f"300.{runtime.randbits(60)}"
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.setblocking(False)
-            port = str(listener.getsockname()[1])
-            done = process.run(
-                sandbox,
-                ["/bin/sh", "-c", _CANARIES, "canaries", str(outside), port, marker, sandbox.python or ""],
-                workspace=workspace,
-                runtime=runtime,
-                timeout=PROBE_TIMEOUT,
-                grace=0.0,
-            )
-            accepted = _accepted(listener)
-        said = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-        breaches = {name for name in _REQUIRED if said.get(name) != "held"}
-        if sandbox.identity is None:
-            # A user namespace keeps the worker's own groups; what they open is not mounted.
-            breaches.discard("groups")
-        for kind in ("net", "pid"):
-            name = {"net": "network-namespace", "pid": "pid-namespace"}[kind]
-            if said.get(name, "") in ("", os.readlink(f"/proc/self/ns/{kind}")):
-                breaches.add(name)
-        python = said.get("python") == "works"
-        if accepted or (python and said.get("host-loopback") != "held"):
-            breaches.add("host-loopback")
-        if (outside / "escaped").exists():
-            breaches.add("outside-write")
-        written = workspace / "written-inside"
-        if not written.exists():
-            breaches.add("workspace-not-writable")
-        elif written.stat().st_uid == 0:
-            breaches.add("runs-as-root")
-        if said.get("daemon") != "started" or done.leftover or _survives(marker):
-            breaches.add("surviving-daemon")
-        return breaches, python
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+def _candidates(name: str, container: ContainerSettings | None) -> Iterator[Sandbox]:
+    """The driver with each interpreter that could work. Raises :class:`SandboxError`, ``REASON: FIX``."""
+    who = current_identity()
+    if name == "bwrap":
+        program = find_bwrap()
+        if program is None:
+            raise SandboxError("bubblewrap is not installed: install it, e.g. 'apt-get install bubblewrap'")
+        groups = find_groups()
+        for interpreter in (worker_python(), system_python(), None):
+            yield BwrapSandbox(program, who, interpreter, groups)
+    elif name == "landlock":
+        check_landlock()
+        groups = find_groups()
+        # Without Python most canaries cannot be tried, and there are no namespaces to answer for them.
+        for interpreter in _reachable(worker_python(), system_python()):
+            yield LandlockSandbox(who, interpreter, groups)
+    else:
+        if container is None:
+            raise SandboxError("no container is configured: name an image and an engine, or choose another sandbox")
+        program = find_engine(container)
+        check_engine(program, container)
+        remove_orphans(program, container)
+        for path in (*_IN_IMAGES, None):
+            yield ContainerSandbox(program, container, who, path)
 
 
-def _accepted(listener: socket.socket) -> bool:
-    try:
-        connection, _ = listener.accept()
-    except BlockingIOError:
-        return False
-    connection.close()
-    return True
-
-
-def _survives(marker: str) -> bool:
-    """Whether a process with ``marker`` among its arguments runs on this machine."""
-    wanted = marker.encode()
-    for command_line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if wanted in command_line.read_bytes().split(b"\0"):
-                return True
-        except OSError:
-            continue
-    return False
+def _reachable(*interpreters: Path | None) -> list[Path]:
+    who = current_identity()
+    return [each for each in interpreters if each is not None and reachable(each.resolve(), who)]

@@ -199,13 +199,22 @@ def _folder(url: str) -> Iterator[Finding]:
 
 
 def _sandbox() -> Iterator[Finding]:
-    from ghcoord.execution.sandbox.open import probe
+    from ghcoord.execution.sandbox.open import probe_all
 
     try:
-        answer = probe()
+        answers = probe_all()
     except (GhcoordError, OSError) as error:
         yield Finding(
             "sandbox", "warning", f"could not be tried: {error}", "run.python and shell are refused until then"
         )
         return
-    yield Finding("sandbox", "ok" if answer.ok else "warning", answer.reason, answer.fix)
+    full = any(answer.ok and answer.tier == "full" for _, answer in answers)
+    for name, answer in answers:
+        details = {"driver": name, "ok": answer.ok, "tier": answer.tier, "limits": answer.limits}
+        if not answer.ok:
+            level = "ok" if full else "warning"
+            yield Finding("sandbox", level, f"{name}: {answer.reason}", answer.fix, details)
+            continue
+        kept = ", ".join(f"{limit} {how}" for limit, how in answer.limits.items() if limit != "by")
+        message = f"{answer.reason}; limits: {kept} (by {answer.limits.get('by', 'nothing')})"
+        yield Finding("sandbox", "ok", message, answer.fix, details)

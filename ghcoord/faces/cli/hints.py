@@ -20,7 +20,7 @@ def offers(hub: Hub) -> list[Offer]:
     """What each worker offers that is alive and takes tasks."""
     stale = set(hub.workers.stale())
     alive = (one for one in hub.workers.list(("active", "busy")) if one.id not in stale and not one.drain_requested)
-    return [one.capabilities.offer for one in alive]
+    return [one.offer for one in alive]
 
 
 def unserved(needs: Iterable[Need], present: Sequence[Offer]) -> list[Need]:
@@ -42,6 +42,7 @@ def in_words(need: Need) -> str:
         text += f" as {need.type!r}"
     size = [f"{need.cpu_cores} cores"] if need.cpu_cores else []
     size += [f"{need.memory_mb} MiB"] if need.memory_mb else []
+    size += [f"a {need.tier} sandbox"] if need.tier != "none" else []
     if size:
         text += f" on {', '.join(size)}"
     return f"{text} with {', '.join(need.capabilities)}" if need.capabilities else text
@@ -53,5 +54,5 @@ def say_unserved(hub: Hub, tasks: Iterable[Task]) -> None:
     if not waiting:
         return
     present = offers(hub)
-    for need in sorted(unserved(waiting, present)):
+    for need in sorted(unserved(waiting, present), key=lambda need: (*need[:5], need.tier)):
         note(f"no worker that runs {in_words(need)} is alive: {start_for(need, present)}")

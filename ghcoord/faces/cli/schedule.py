@@ -73,6 +73,7 @@ def add(
     worker: given.Worker = None,
     prefer: given.Prefer = None,
     prefer_for: given.PreferFor = None,
+    sandbox: given.Sandbox = None,
     estimate: given.Estimate = None,
     meta: given.Meta = None,
 ) -> None:
@@ -107,6 +108,7 @@ def add(
             worker=worker,
             prefer=prefer,
             prefer_for=prefer_for,
+            sandbox=sandbox,
             estimated_duration=estimate,
             metadata=parse_pairs(meta, "--meta") or None,
         )

@@ -64,14 +64,15 @@ def list_(
 
 @verb(app, "show")
 def show(task_id: Id) -> None:
-    """Show a task: its arguments, attempts and result.
+    """Show a task: its arguments, attempts and result, and why it waits if no worker takes it.
 
     Example:
       ghcoord task show t42
     """
     with open_hub() as hub:
         task = need(hub, task_id)
-    respond(views.task_view(task), lambda: show_task(task))
+        why = hub.tasks.why_waits(task)
+    respond({**views.task_view(task), "waiting_because": why or None}, lambda: show_task(task, why))
 
 
 @verb(app, "wait")

@@ -42,6 +42,15 @@ Prefer = Annotated[str | None, typer.Option("--prefer", metavar="ID", help="The 
 PreferFor = Annotated[
     float | None, duration("--prefer-for", help="How long --prefer keeps it from the others; default 30s.")
 ]
+Sandbox = Annotated[
+    str | None,
+    typer.Option(
+        "--sandbox", metavar="TIER", help="Least sandbox the worker must have: full, partial or none; else by the tool."
+    ),
+]
+Session = Annotated[
+    str | None, typer.Option("--session", metavar="ID", help="Run it in this session, on the worker that has it.")
+]
 Key = Annotated[
     str | None, typer.Option("--key", metavar="K", help="The key whose tasks share --concurrency and --rate.")
 ]
@@ -80,7 +89,7 @@ REQUIREMENTS = {"min_cores": "min_cpu_cores", "min_memory": "min_memory_mb", "re
 
 KEYS = (
     *("priority", "retries", "timeout", "backoff", "backoff_cap", "metadata", "type", "estimate"),
-    *("min_cores", "min_memory", "require", "requirements", "worker", "prefer", "prefer_for", "not_before", "after"),
+    *("min_cores", "min_memory", "require", "requirements", "worker", "prefer", "prefer_for", "sandbox", "session", "not_before", "after"),
     *("if_failed", "key", "concurrency", "rate", "unique", "unique_key", "unique_for", "unique_states"),
 )
 """Names of all options of a task, as a batch line takes them."""

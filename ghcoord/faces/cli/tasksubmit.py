@@ -60,6 +60,8 @@ def submit(
     worker: given.Worker = None,
     prefer: given.Prefer = None,
     prefer_for: given.PreferFor = None,
+    sandbox: given.Sandbox = None,
+    session: given.Session = None,
     estimate: given.Estimate = None,
     meta: given.Meta = None,
     id_: Annotated[
@@ -122,6 +124,8 @@ def submit(
         worker=worker,
         prefer=prefer,
         prefer_for=prefer_for,
+        sandbox=sandbox,
+        session=session,
         estimated_duration=estimate,
         metadata=parse_pairs(meta, "--meta") or None,
     )

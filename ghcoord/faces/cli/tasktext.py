@@ -40,8 +40,8 @@ def in_short(task: Task) -> str:
     return "-"
 
 
-def show_task(task: Task) -> None:
-    """All about a task: its options, attempts and result."""
+def show_task(task: Task, why: str = "") -> None:
+    """All about a task: its options, attempts and result; ``why`` it waits."""
     result = task.result
     fields(
         [
@@ -50,10 +50,12 @@ def show_task(task: Task) -> None:
             ("type", task.type if task.type not in ("", task.tool) else None),
             ("args", to_json(task.args, None)),
             ("state", _state(task)),
+            ("waits", why or None),
             ("priority", task.priority),
             ("attempts", _attempts(task)),
             ("worker", task.worker),
             ("meant for", _assigned(task)),
+            ("session", task.session),
             ("needs", _needs(task)),
             ("created", f"{views.iso(task.created_at)} by {task.submitted_by}"),
             ("schedule", task.schedule),
@@ -107,6 +109,7 @@ def _needs(task: Task) -> str | None:
     need = task.need
     parts = [f"{need.cpu_cores} cores"] if need.cpu_cores else []
     parts += [f"{need.memory_mb} MiB"] if need.memory_mb else []
+    parts += [f"a {need.tier} sandbox"] if need.tier != "none" else []
     return ", ".join([*parts, *need.capabilities]) or None
 
 

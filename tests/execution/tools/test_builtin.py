@@ -17,7 +17,7 @@ from ghcoord.clock import SystemRuntime
 from ghcoord.errors import PathRefused, SandboxError, UsageError
 from ghcoord.execution.sandbox.base import Launch, Sandbox, current_identity
 from ghcoord.execution.sandbox.none import NoSandbox
-from ghcoord.execution.tools import CODE_FILE, builtin_tools, workspace_path
+from ghcoord.execution.tools.former import CODE_FILE, builtin_tools, workspace_path
 from ghcoord.model.tool import Tool, ToolContext, ToolRegistry, ToolResult
 
 RUNTIME = SystemRuntime()

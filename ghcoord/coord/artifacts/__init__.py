@@ -1,0 +1,1 @@
+"""Artifacts: files that outlive the task or session that made them."""

@@ -1,0 +1,1 @@
+"""Sessions as the hub has them: records, placement, calls, checkpoints."""

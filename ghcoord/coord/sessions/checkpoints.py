@@ -1,0 +1,356 @@
+"""The checkpoints that the hub holds: read, compared, written to archives and taken from them, removed.
+
+Which checkpoints a session has is said by its record in ``fleet``, which a
+worker changes under its epoch.  A manifest in ``files`` that no record names is
+one that was never finished or was refused, and goes with :meth:`prune`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from ghcoord.coord import layout
+from ghcoord.coord.context import SESSION_TABLE, Context
+from ghcoord.coord.files.content import Contents, remove_content
+from ghcoord.coord.layout import FILES, FLEET
+from ghcoord.coord.sessions import records
+from ghcoord.coord.sessions.archive import Archive, Open, tar_of, write_archive
+from ghcoord.coord.sessions.differences import Diff, compare
+from ghcoord.coord.sessions.manifests import (
+    NO_QUOTA,
+    ContentRef,
+    FileEntry,
+    Manifest,
+    check_checkpoint_id,
+    decode_manifest,
+    encode_manifest,
+    is_digest,
+    new_checkpoint_id,
+)
+from ghcoord.errors import Corrupt, NotFound, Unavailable, UsageError
+from ghcoord.model.codec import stamp
+from ghcoord.model.limits import DEFAULT_LIMITS, Limits
+from ghcoord.model.session import MAX_CHECKPOINTS, Checkpoint, Session, SessionState, without_checkpoint
+from ghcoord.store.tx import Tx
+
+if TYPE_CHECKING:
+    from typing import IO
+
+TRIES = 3
+"""How often a publication starts again because contents that it relied on were removed meanwhile."""
+
+PAGE = 1000
+"""Contents that one commit removes at most."""
+
+MAX_LISTED = 20_000
+"""Characters of the packages, and of the changed paths, that a session's record has for each checkpoint."""
+
+MAX_MODIFIED = 100
+
+_DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+
+
+class SessionCheckpoints:
+    """The checkpoints of a hub's sessions. May be shared between threads."""
+
+    def __init__(self, context: Context, contents: Contents) -> None:
+        self._context = context
+        self._contents = contents
+
+    # -- reading
+
+    def checkpoints(self, session_id: str) -> list[Checkpoint]:
+        """A session's checkpoints, oldest first. Raises ``NotFound`` for a session that is not there."""
+        return list(self._session(session_id).checkpoints)
+
+    def _session(self, session_id: str) -> Session:
+        session = SESSION_TABLE.find(self._context.snapshot(FLEET), session_id)
+        if session is None:
+            raise records.no_such(session_id)
+        return session
+
+    def _owner(self, session_id: str, checkpoint_id: str) -> str:
+        """Whose contents the checkpoint's are; raises ``NotFound`` when the hub does not have it."""
+        found = self._session(session_id).checkpoint(check_checkpoint_id(checkpoint_id))
+        if found is None:
+            raise NotFound(f"session {session_id} has no checkpoint {checkpoint_id}: see 'session checkpoint --list'")
+        if not found.published:
+            raise NotFound(f"checkpoint {checkpoint_id} is on the worker {found.worker} only, it was not published")
+        return found.origin or session_id
+
+    def read_manifest(self, session_id: str, checkpoint_id: str) -> Manifest:
+        """The checked manifest. Raises ``NotFound``, and ``Corrupt`` for one that cannot be restored."""
+        return self.manifest_of(self._owner(session_id, checkpoint_id), checkpoint_id)
+
+    def manifest_of(self, owner: str, checkpoint_id: str, limits: Limits = NO_QUOTA) -> Manifest:
+        """As :meth:`read_manifest`, of the session that the contents belong to, whatever its record says."""
+        folder, name = layout.checkpoints_folder(owner), layout.manifest_name(check_checkpoint_id(checkpoint_id))
+        data = self._contents.read_file(folder, name)
+        if data is None:
+            raise NotFound(f"the hub has no checkpoint {checkpoint_id} of session {owner}")
+        where = f"{FILES}:{folder}/{name}"
+        manifest = decode_manifest(data, where, listing=lambda ref: self._listing(owner, ref), limits=limits)
+        if manifest.id != checkpoint_id or manifest.record.session != owner:
+            raise Corrupt(f"{where} is the manifest of another checkpoint: {manifest.record.session}/{manifest.id}")
+        return manifest
+
+    def _listing(self, owner: str, ref: ContentRef) -> bytes:
+        return b"".join(self._contents.read(layout.checkpoints_folder(owner), ref.sha256))
+
+    def read_content(self, owner: str, digest: str) -> Iterator[bytes]:
+        """A content of a session's checkpoints, verified. Raises ``NotFound`` and ``Corrupt``."""
+        return self._contents.read(layout.checkpoints_folder(owner), digest)
+
+    def diff(self, session_id: str, a: str, b: str, *, text: bool = False) -> Diff:
+        """What leads from checkpoint ``a`` to ``b``; with ``text`` also the lines that differ in small text files."""
+        first, second = self.read_manifest(session_id, a), self.read_manifest(session_id, b)
+        if not text:
+            return compare(first, second)
+        return compare(first, second, read_a=self._reader(first), read_b=self._reader(second))
+
+    def _reader(self, manifest: Manifest) -> Callable[[str, FileEntry], bytes]:
+        return lambda path, entry: b"".join(self.read_content(manifest.record.session, entry.sha256))
+
+    # -- writing
+
+    def publish(self, manifest: Manifest, content: Open) -> None:
+        """Store a checkpoint's contents as far as the hub has not got them, and its manifest after them.
+
+        The session's record does not speak of it yet.  ``content`` gives what
+        is missing.  Doing it again does no harm.  Raises ``Unavailable`` when
+        somebody keeps removing contents.
+        """
+        data, listing, manifest = encode_manifest(manifest)
+        ref = manifest.record.listing
+        folder = layout.checkpoints_folder(manifest.record.session)
+        for attempt in range(TRIES):
+            items = [
+                (digest, _bytes_of(listing) if ref is not None and digest == ref.sha256 else _stream(content, digest))
+                for digest in sorted(manifest.contents())
+            ]
+            try:
+                self._contents.put(folder, items, extra={layout.manifest_name(manifest.id): data})
+                return
+            except Unavailable:
+                if attempt == TRIES - 1:
+                    raise
+
+    def delete_checkpoint(self, session_id: str, checkpoint_id: str) -> None:
+        """Remove a checkpoint. Raises ``NotFound``, and ``UsageError`` where it is all that is left of the files."""
+
+        def run(tx: Tx) -> None:
+            session = records.need(tx, session_id)
+            if session.checkpoint(checkpoint_id) is None:
+                raise NotFound(f"session {session_id} has no checkpoint {checkpoint_id[:64]!r}")
+            if session.state is not SessionState.ACTIVE and len(session.checkpoints) == 1:
+                raise UsageError(f"{checkpoint_id} is all that is left of session {session_id}: destroy the session")
+            records.put(tx, without_checkpoint(session, checkpoint_id))
+            tx.event(FLEET, "checkpoint deleted", session=session_id, checkpoint=checkpoint_id)
+
+        self._context.transact((FLEET,), run, near={FLEET: [layout.session_path(session_id)]})
+        self.prune(session_id, gone=[checkpoint_id])
+
+    def prune(self, session_id: str, *, gone: Collection[str] = ()) -> int:
+        """Remove what no checkpoint of the session needs any more; returns how many contents that were.
+
+        Manifests go that are named in ``gone``, and those that a worker left
+        which no longer has the session.  Contents go that no manifest names;
+        both is decided where it is written, so that a manifest that comes at
+        the same moment keeps what it needs.
+        """
+        session = self._session(session_id)
+        kept = {one.id for one in session.checkpoints if not one.origin}
+        folder = layout.checkpoints_folder(session_id)
+        top = f"{folder}/{layout.MANIFESTS}"
+        unwanted = set(gone) - kept
+
+        def run(tx: Tx) -> int:
+            needed: set[str] = set()
+            for name in tx.names(FILES, top):
+                data = tx.read(FILES, f"{top}/{name}")
+                if data is None:
+                    continue
+                checkpoint_id = name.removesuffix(".json")
+                if checkpoint_id in unwanted or (checkpoint_id not in kept and _epoch_of(data) < session.epoch):
+                    tx.delete(FILES, f"{top}/{name}")
+                else:
+                    needed |= _named(tx, folder, data)
+            found = [each for each in _digests(tx, folder) if each not in needed][:PAGE]
+            for digest in found:
+                remove_content(tx, folder, digest)
+            return len(found)
+
+        removed = 0
+        while True:
+            count = self._context.transact((FILES,), run, timeout=120.0)
+            removed += count
+            if count < PAGE:
+                return removed
+
+    def drop_all(self, session_id: str) -> None:
+        """Remove everything of a session that is no more."""
+        self._contents.drop(layout.checkpoints_folder(session_id))
+
+    # -- archives
+
+    def export_checkpoint(self, session_id: str, checkpoint_id: str, target: IO[bytes], form: str = "tar.zst") -> None:
+        """Write a checkpoint to ``target`` as ``tar.zst`` or ``tar.gz``.
+
+        The manifest is the first member; what follows are the files, which any
+        ``tar`` unpacks.  What was written is of no use when this raises.
+        """
+        manifest = self.read_manifest(session_id, checkpoint_id)
+        owner = manifest.record.session
+        pieces = tar_of(manifest, lambda digest: self.read_content(owner, digest), with_manifest=True)
+        write_archive(pieces, target, form)
+
+    def import_checkpoint(
+        self, session_id: str, source: BinaryIO, *, name: str = "", limits: Limits = DEFAULT_LIMITS
+    ) -> Checkpoint:
+        """Give a session the checkpoint that an archive holds; ``restore`` goes back to it.
+
+        The archive may be a stranger's: it is checked against its manifest,
+        and unpacked only by the session's worker, in the sandbox.  The settings
+        in it are kept with the checkpoint and given to nobody.  Raises
+        ``Corrupt`` for one that is refused.
+        """
+        session = self._session(session_id)
+        archive = Archive(source, limits)
+        found = archive.manifest()
+        record = found.record.model_copy(
+            update={
+                "id": new_checkpoint_id(self._context.runtime.randbits),
+                "session": session_id,
+                "epoch": session.epoch,
+                "created_at": stamp(self._context.now()),
+                "name": name or found.record.name,
+                "worker": "",
+            }
+        )
+        data, listing, manifest = encode_manifest(Manifest(record, found.files, found.folders, found.links))
+
+        def items() -> Iterator[tuple[str, BinaryIO | bytes]]:
+            if manifest.record.listing is not None and listing is not None:
+                yield manifest.record.listing.sha256, listing
+            for digest, _, stream in archive.contents():
+                yield digest, stream
+
+        folder = layout.checkpoints_folder(session_id)
+        try:
+            self._contents.put(folder, items(), extra={layout.manifest_name(manifest.id): data})
+        except UsageError as why:
+            raise Corrupt(f"the archive is not what its manifest says: {why.message}") from None
+        made = describe(manifest, before=None, published=True)
+
+        def run(tx: Tx) -> None:
+            present = records.need(tx, session_id)
+            every = (*(one for one in present.checkpoints if one.id != made.id), made)
+            records.put(tx, present.model_copy(update={"checkpoints": every[-10 * MAX_CHECKPOINTS :]}))
+            tx.event(FLEET, "checkpoint imported", session=session_id, checkpoint=made.id)
+
+        self._context.transact((FLEET,), run, near={FLEET: [layout.session_path(session_id)]})
+        return made
+
+
+def describe(manifest: Manifest, *, before: Manifest | None, published: bool) -> Checkpoint:
+    """What a session's record says of a checkpoint; ``before`` is the one made before it, as far as known."""
+    record = manifest.record
+    modified: list[str] = []
+    if before is not None:
+        paths = manifest.files.keys() | before.files.keys()
+        modified = sorted(path for path in paths if _digest_of(manifest, path) != _digest_of(before, path))
+    return Checkpoint(
+        id=record.id,
+        created_at=record.created_at,
+        name=record.name,
+        files=len(manifest.files),
+        size=manifest.size,
+        modified=_cut(modified[:MAX_MODIFIED]),
+        packages=_cut(record.packages),
+        published=published,
+        epoch=record.epoch,
+        worker=record.worker,
+    )
+
+
+def _digest_of(manifest: Manifest, path: str) -> str | None:
+    entry = manifest.files.get(path)
+    return None if entry is None else entry.sha256
+
+
+def _cut(texts: Collection[str]) -> tuple[str, ...]:
+    """The first of ``texts``, as far as a session's record has room for them."""
+    room, kept = MAX_LISTED, []
+    for text in texts:
+        room -= len(text.encode())
+        if room < 0:
+            break
+        kept.append(text)
+    return tuple(kept)
+
+
+def _stream(content: Open, digest: str) -> BinaryIO:
+    return _Lazy(lambda: content(digest))  # type: ignore[return-value]
+
+
+def _bytes_of(data: bytes | None) -> bytes:
+    assert data is not None
+    return data
+
+
+class _Lazy:
+    """A stream that is opened when it is first read."""
+
+    def __init__(self, start: Callable[[], Iterator[bytes]]) -> None:
+        self._start = start
+        self._pieces: Iterator[bytes] | None = None
+        self._held = b""
+
+    def read(self, size: int = -1) -> bytes:
+        if self._pieces is None:
+            self._pieces = self._start()
+        if size < 0:
+            return self._held + b"".join(self._pieces)
+        if not self._held:
+            self._held = next(self._pieces, b"")
+        data, self._held = self._held[:size], self._held[size:]
+        return data
+
+
+# -- inside a transaction
+
+
+def _epoch_of(data: bytes) -> float:
+    """The epoch that a manifest was made under; beyond all for one that cannot be read, which is left alone."""
+    try:
+        epoch = json.loads(data)["epoch"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return float("inf")
+    return epoch if isinstance(epoch, int) else float("inf")
+
+
+def _named(tx: Tx, folder: str, data: bytes) -> set[str]:
+    """Every content that a manifest may mean, also one of a newer version: what looks like a digest counts."""
+    found = {each.decode() for each in _DIGEST.findall(data)}
+    try:
+        digest = json.loads(data)["listing"]["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return found
+    if not isinstance(digest, str) or not is_digest(digest):
+        return found
+    path = layout.data_path(folder, digest)
+    whole = tx.read(FILES, path)
+    if whole is None:
+        names = [name for name in tx.names(FILES, path) if name != layout.WHOLE]
+        whole = b"".join(tx.read(FILES, f"{path}/{name}") or b"" for name in names)
+    return found | {each.decode() for each in _DIGEST.findall(whole)}
+
+
+def _digests(tx: Tx, folder: str) -> Iterator[str]:
+    top = f"{folder}/{layout.DATA}"
+    for first in tx.names(FILES, top):
+        for second in tx.names(FILES, f"{top}/{first}"):
+            yield from filter(is_digest, tx.names(FILES, f"{top}/{first}/{second}"))

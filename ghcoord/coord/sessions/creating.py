@@ -1,0 +1,261 @@
+"""Sessions made and ended: created, destroyed, cleaned up, started again from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ghcoord.coord.context import SESSION_TABLE, Context
+from ghcoord.coord.layout import FLEET
+from ghcoord.coord.queue import gates
+from ghcoord.coord.sessions import placing, records, settings
+from ghcoord.coord.tasks.calls import gate_key
+from ghcoord.coord.tasks.submission import requirements_of
+from ghcoord.coord.workers.recovery import need_worker
+from ghcoord.errors import NoCapacity, NotFound, UsageError
+from ghcoord.ids import check_id, new_task_id
+from ghcoord.model.codec import stamp
+from ghcoord.model.lease import Judge
+from ghcoord.model.limits import Limits
+from ghcoord.model.requirements import Requirements
+from ghcoord.model.session import Checkpoint, Session, SessionState
+from ghcoord.model.tier import check_tier
+from ghcoord.model.worker import worker_key
+from ghcoord.store.tx import Tx
+from ghcoord.units import MAX_DURATION
+
+STALE_AFTER = 1800.0
+"""Seconds without use after which :meth:`Creating.clean` removes a session (reference: co:186)."""
+
+PAGE = 500
+"""Calls that one commit cancels, and sessions that one commit removes, at most."""
+
+
+class Creating:
+    """The part of a hub's sessions that makes and ends them."""
+
+    _context: Context
+
+    def create(
+        self,
+        session_id: str | None = None,
+        *,
+        user_id: str | None = None,
+        workspace_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
+        sandbox: str = "full",
+        requirements: Requirements | Mapping[str, Any] | None = None,
+        allow: Sequence[str] = (),
+        worker: str | None = None,
+        checkpoint: tuple[str, str] | None = None,
+    ) -> Session:
+        """Make a session on a worker that has room, the one with the fewest, or on ``worker``.
+
+        The workspace is made at the first call.  ``env`` are variables of every
+        command, ``limits`` of each command and the whole session.  ``sandbox``
+        and ``requirements`` are the least that the worker must offer;
+        ``allow`` are hosts that may be reached besides the package index.
+        ``checkpoint`` is (session, id): it starts from that one's files.
+
+        Raises ``UsageError`` for an id that is taken, ``NoCapacity`` saying why
+        no worker can have it, ``NotFound`` for a ``worker`` or ``checkpoint``
+        that is not there.
+        """
+        tier = check_tier(sandbox)
+        made = Session(
+            id=check_id(session_id, "session id") if session_id is not None else self._new_id(),
+            user_id=settings.who_of(user_id, "user id"),
+            workspace_id=settings.who_of(workspace_id, "workspace id"),
+            metadata=settings.metadata_of(metadata or {}),
+            env=settings.env_of(env or {}),
+            limits=settings.limits_of(limits),
+            sandbox=tier,
+            requirements=None if requirements is None else _without_tier(requirements_of(requirements), tier),
+            allow=settings.hosts_of(allow),
+            created_at=stamp(0),
+            created_by=self._context.actor,
+            last_active=stamp(0),
+            epoch=1,
+        )
+        judge = self._context.judge()
+        return self._context.transact((FLEET,), lambda tx: _create(tx, made, judge, worker, checkpoint))
+
+    def _new_id(self) -> str:
+        return "s" + new_task_id(self._context.runtime.randbits)[1:]
+
+    def restore(
+        self, session_id: str, checkpoint: str | None = None, *, new_id: str | None = None, worker: str | None = None
+    ) -> Session:
+        """Let a session start again from ``checkpoint``, the newest unless given; what it has now is given up.
+
+        It stays where it is, or goes to ``worker``; when no worker has room it
+        waits for one.  With ``new_id`` another session is made of the
+        checkpoint, with the same settings, and this one is left alone.
+
+        Raises ``NotFound``, ``UsageError`` while calls run or for a checkpoint
+        that only another worker has, and ``NoCapacity`` for a ``worker`` that
+        cannot have it, or when ``new_id`` finds none.
+        """
+        judge = self._context.judge()
+        if new_id is not None:
+            return self._copy(session_id, checkpoint, check_id(new_id, "session id"), worker, judge)
+        return self._context.transact((FLEET,), lambda tx: _restore(tx, session_id, checkpoint, worker, judge))
+
+    def _copy(self, session_id: str, checkpoint: str | None, new_id: str, worker: str | None, judge: Judge) -> Session:
+        actor = self._context.actor
+
+        def run(tx: Tx) -> Session:
+            source = records.need(tx, session_id)
+            start = _start(source, checkpoint)
+            kept = {"user_id", "workspace_id", "metadata", "env", "limits", "allow", "sandbox", "requirements"}
+            same = {name: getattr(source, name) for name in kept}
+            blank = {"created_at": stamp(0), "last_active": stamp(0), "epoch": 1}
+            made = Session(id=new_id, created_by=actor, **same, **blank)
+            return _create(tx, made, judge, worker, (session_id, start.id))
+
+        return self._context.transact((FLEET,), run)
+
+    def destroy(self, session_id: str) -> None:
+        """Remove a session: its worker drops the files, calls that wait are cancelled, running ones asked to end.
+
+        Raises ``NotFound``.
+        """
+        actor = self._context.actor
+        reason = f"its session was destroyed by {actor}"
+
+        def run(tx: Tx) -> bool:
+            session = records.need(tx, session_id)
+            if records.end_calls(tx, session_id, reason, PAGE):
+                return True
+            records.take_from(tx, session)
+            records.destroy(tx, session, actor, reason)
+            return False
+
+        while self._context.transact((FLEET,), run):
+            continue
+
+    def destroy_of(self, worker_id: str, session_ids: Collection[str]) -> tuple[str, ...]:
+        """Remove those of ``session_ids`` that the worker has; returns the others. Raises ``NotFound``."""
+        actor = self._context.actor
+
+        def run(tx: Tx) -> tuple[str, ...]:
+            worker = need_worker(tx, worker_id)
+            present = {session.id: session for session in records.on(tx, worker)}
+            for session_id in sorted(set(session_ids) & set(present)):
+                records.take_from(tx, present[session_id])
+                records.destroy(tx, present[session_id], actor, f"its session was destroyed by {actor}")
+            return tuple(sorted(set(session_ids) - set(present)))
+
+        return self._context.transact((FLEET,), run)
+
+    def clean(self, max_age: float = STALE_AFTER) -> int:
+        """Remove sessions that nobody has used for ``max_age`` seconds and that have no call; returns how many.
+
+        Goes by the hub's clock with a margin; of what a living worker has by what it last told.
+        """
+        if not 0 <= max_age <= MAX_DURATION:
+            raise UsageError(f"an age of {max_age:g} s is out of range: give 0 or more")
+        context = self._context
+        margin = context.transactor.store.capabilities.clock_margin
+        judge, actor = context.judge(), context.actor
+        removed = 0
+        while True:
+            found = [one.id for one in SESSION_TABLE.scan(context.snapshot(FLEET))]
+
+            def run(tx: Tx, found: list[str] = found) -> tuple[int, bool]:
+                gone = 0
+                for session_id in found:
+                    session = records.get(tx, session_id)
+                    if session is None or not _is_stale(tx, session, max_age, margin, judge):
+                        continue
+                    if gone >= PAGE:
+                        return gone, True
+                    records.take_from(tx, session)
+                    records.destroy(tx, session, actor, "its session was cleaned up")
+                    gone += 1
+                return gone, False
+
+            gone, more = context.transact((FLEET,), run)
+            removed += gone
+            if not more:
+                return removed
+
+
+def _is_stale(tx: Tx, session: Session, max_age: float, margin: float, judge: Judge) -> bool:
+    """Whether nobody has used the session for so long, as far as its worker would have told."""
+    until = tx.now - margin
+    worker = records.worker_of(tx, session.worker_id) if session.worker_id is not None else None
+    living = worker is not None and worker.alive and not judge(worker_key(worker.id), worker.lease, tx.now)
+    if worker is not None and living and session.state is SessionState.ACTIVE:
+        until = min(until, worker.last_heartbeat.timestamp())
+    if until - session.last_active.timestamp() < max_age or (living and session.active_tasks):
+        return False
+    return not records.has_calls(tx, session.id)
+
+
+def _without_tier(given: Requirements, tier: str) -> Requirements:
+    if given.sandbox is not None and given.sandbox != tier:
+        raise UsageError(f"the session's sandbox is {tier}, not {given.sandbox}: name the tier once, with sandbox")
+    return given.model_copy(update={"sandbox": None})
+
+
+def _create(tx: Tx, blank: Session, judge: Judge, only: str | None, checkpoint: tuple[str, str] | None) -> Session:
+    if tx.read(FLEET, SESSION_TABLE.path(blank.id)) is not None:
+        raise UsageError(f"a session with the id {blank.id!r} is there already: choose another id")
+    at = stamp(tx.now)
+    made = blank.model_copy(update={"created_at": at, "last_active": at, "born": tx.revision, "epoch": tx.revision})
+    if checkpoint is not None:
+        source, start = records.need(tx, checkpoint[0]), checkpoint[1]
+        copied = _start(source, start)
+        if not copied.published:
+            raise UsageError(f"only the worker {copied.worker!r} has the checkpoint {copied.id}: publish one first")
+        mine = copied.model_copy(update={"origin": copied.origin or source.id})
+        made = made.model_copy(
+            update={"state": SessionState.PARKED, "checkpoints": (mine,), "restore_from": mine.id},
+        )
+    worker = placing.choose(tx, made, judge, only=only)
+    tx.event(FLEET, "session created", session=made.id, user=made.user_id or None, by=made.created_by)
+    return records.place(tx, made, worker)
+
+
+def _start(session: Session, checkpoint: str | None) -> Checkpoint:
+    """The checkpoint to start from: the one named, else the newest that any worker can restore, else the newest."""
+    if not session.checkpoints:
+        raise NotFound(f"the session {session.id} has no checkpoint: make one with 'ghcoord session checkpoint'")
+    if checkpoint is None:
+        return session.published or session.checkpoints[-1]
+    found = session.checkpoint(checkpoint)
+    if found is None:
+        raise records.no_checkpoint(session, checkpoint)
+    return found
+
+
+def _restore(tx: Tx, session_id: str, checkpoint: str | None, only: str | None, judge: Judge) -> Session:
+    session = records.need(tx, session_id)
+    start = _start(session, checkpoint)
+    gate = gates.get(tx, gate_key(session_id))
+    running = max(session.active_tasks, gate.running if gate is not None else 0)
+    if running:
+        raise UsageError(f"{running} calls of the session {session_id} are running: wait for them, or cancel them")
+    if not start.published:
+        if only is not None and only != start.worker:
+            raise UsageError(f"only the worker {start.worker!r} has the checkpoint {start.id}: it cannot go to {only!r}")
+        only = start.worker
+    before = session.worker_id
+    records.take_from(tx, session)
+    waits = {"worker_id": None, "state": SessionState.PARKED, "restore_from": start.id, "epoch": tx.revision}
+    cleared = {"lost_because": "", "active_tasks": 0, "last_active": stamp(tx.now)}
+    session = records.put(tx, session.model_copy(update={**waits, **cleared}))
+    tx.event(FLEET, "session rolled back", session=session_id, checkpoint=start.id, before=before)
+    if only is not None:
+        return records.place(tx, session, placing.choose(tx, session, judge, only=only))
+    try:
+        worker = placing.choose(tx, session, judge, only=before)
+    except (NoCapacity, NotFound):
+        try:
+            worker = placing.choose(tx, session, judge)
+        except NoCapacity:
+            return session
+    return records.place(tx, session, worker)

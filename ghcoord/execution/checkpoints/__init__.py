@@ -1,0 +1,1 @@
+"""Checkpoints of sessions: saved on the worker, published in the hub, restored anywhere."""

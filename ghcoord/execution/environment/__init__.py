@@ -1,0 +1,1 @@
+"""Python environments of sessions, and the packages in them."""

@@ -1,0 +1,1 @@
+"""Files of a workspace that belongs to a stranger: reached without ever leaving it."""

@@ -1,0 +1,143 @@
+"""How much a workspace holds, measured a little at a time while a hostile command changes it.
+
+What it misses: a file that has no name and no descriptor of a process, as one
+that lies in a socket's queue.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ghcoord.errors import SandboxError
+
+MAX_DEPTH = 128
+"""Folders within folders; what lies deeper counts as too much, or it could not be measured."""
+
+ENTRY_BYTES = 512
+"""What a name costs besides its content, so that a million empty files count."""
+
+REST = 0.25
+"""Seconds at least between two passes over the folder; four times what the last one took otherwise."""
+
+STEP = 400
+"""Entries looked at in one look: about 2 ms."""
+
+HURRIED_STEP = 10 * STEP
+"""The same when the disk has lost more room than the folder may still take."""
+
+SLACK = 1024 * 1024
+"""Bytes by which a folder that was over its limit may still grow, so that what clears it up can run."""
+
+
+class Filling:
+    """Watches one folder. No link is followed, and each file counts once, by the blocks it takes on disk."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        """``limit`` is in bytes. Raises :class:`SandboxError` when ``folder`` is none."""
+        try:
+            self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as why:
+            raise SandboxError(f"the workspace {folder} cannot be measured: {why.strerror}") from None
+        self._limit = limit
+        self._device = os.fstat(self._root).st_dev
+        self._free_at_start = self._free_at_pass = self._free()
+        self._pass: Iterator[None] | None = None
+        self._began = self._next = 0.0
+        self._found = 0
+        self._seen: set[int] = set()
+        self.size: int | None = None
+        """Bytes that the last whole pass found."""
+
+    def look(self, now: float, pids: Sequence[int]) -> bool:
+        """Go on measuring; whether a pass has found more than is allowed.
+
+        A pass begins when one is due, and at once when the disk has lost half
+        the room that the folder had left.  Deleted files that ``pids`` hold open
+        count as well.
+        """
+        lost = self._free_at_pass - self._free()
+        hurried = self.size is not None and lost > max(self._limit - self.size, 0) // 2
+        if self._pass is None:
+            if now < self._next and not hurried:
+                return False
+            self._free_at_pass = self._free()
+            self._found, self._began = 0, now
+            self._seen.clear()
+            self._pass = self._measure(pids)
+        for number, _ in enumerate(self._pass, start=1):
+            if number >= (HURRIED_STEP if hurried else STEP):
+                return False
+        self._pass = None
+        self._next = now + max(REST, 4 * (now - self._began))
+        if self.size is None:
+            grown = max(self._free_at_start - self._free(), 0)
+            self._limit = max(self._limit, self._found - grown + SLACK)
+        self.size = self._found
+        return self.size > self._limit
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._pass is not None:
+            self._pass.close()  # type: ignore[attr-defined]
+        os.close(self._root)
+
+    def _free(self) -> int:
+        info = os.fstatvfs(self._root)
+        return info.f_bfree * info.f_frsize
+
+    def _measure(self, pids: Sequence[int]) -> Iterator[None]:
+        yield from self._folder(os.dup(self._root), 0)
+        for pid in pids:
+            yield from self._deleted(pid)
+
+    def _folder(self, fd: int, depth: int) -> Iterator[None]:
+        """Closes ``fd``."""
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    yield
+                    try:
+                        info = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        continue
+                    self._count(info)
+                    if not stat.S_ISDIR(info.st_mode):
+                        continue
+                    if depth >= MAX_DEPTH:
+                        self._found += self._limit + SLACK
+                        continue
+                    try:
+                        below = os.open(
+                            entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd
+                        )
+                    except OSError:
+                        continue
+                    yield from self._folder(below, depth + 1)
+        except OSError:
+            return
+        finally:
+            os.close(fd)
+
+    def _deleted(self, pid: int) -> Iterator[None]:
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            return
+        for name in names:
+            yield
+            try:
+                info = os.stat(f"/proc/{pid}/fd/{name}")
+            except OSError:
+                continue
+            if info.st_nlink == 0 and info.st_dev == self._device and stat.S_ISREG(info.st_mode):
+                self._count(info)
+
+    def _count(self, info: os.stat_result) -> None:
+        self._found += ENTRY_BYTES
+        if info.st_ino not in self._seen:
+            if info.st_nlink != 1:
+                self._seen.add(info.st_ino)
+            self._found += info.st_blocks * 512

@@ -1,0 +1,276 @@
+"""The sessions of one worker: opened when they are first needed, closed when the hub says they are elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ghcoord.errors import GhcoordError
+from ghcoord.execution.session.entering import Entering
+from ghcoord.execution.session.entry import Entry
+from ghcoord.execution.session.folder import SessionFolder
+from ghcoord.execution.session.parking import Parking
+from ghcoord.execution.summary import Log
+from ghcoord.execution.tools.kit import Kit
+from ghcoord.execution.workspace import remove_tree
+from ghcoord.hub import Hub
+from ghcoord.model.session import Session, SessionReport
+
+if TYPE_CHECKING:
+    from ghcoord.execution.checkpoints.checkpoints import Checkpoints
+
+STALE_AFTER = 1800.0
+"""Seconds without a call after which a session is destroyed (reference: co:186)."""
+
+
+class SessionPool(Entering):
+    """The sessions that ``worker_id`` has. Safe to share between threads.
+
+    ``base`` is where their folders lie, ``max_sessions`` how many it takes;
+    sessions idle for ``stale_after`` seconds are destroyed by the daemon's
+    chores.  ``kit`` is what tools are made with.
+
+    The daemon calls :meth:`recover` at its start, :meth:`follow` with what each
+    reply of the hub says, and :meth:`drain` before it leaves.  A program in
+    this process uses :class:`LocalSessions`.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        worker_id: str,
+        *,
+        base: Path,
+        kit: Kit,
+        checkpoints: Checkpoints,
+        max_sessions: int = 5,
+        log: Log,
+        stale_after: float = STALE_AFTER,
+    ) -> None:
+        super().__init__(hub, worker_id, base, kit, checkpoints, log)
+        self.max_sessions = max_sessions
+        self.stale_after = stale_after
+        self._placed: dict[str, int] = {}
+        self._waits = False
+        """Whether another process has the folder."""
+        self.on_close: list[Callable[[SessionFolder], None]] = []
+        """Told of a folder whose files are about to go, when no call is in it any more."""
+
+    # -- what the hub says
+
+    @property
+    def room(self) -> int:
+        """How many more sessions it takes now."""
+        if self._draining or not self.home.held:
+            return 0
+        with self._lock:
+            return max(0, self.max_sessions - len({*self._placed, *self._entries}))
+
+    @property
+    def busy(self) -> bool:
+        """Whether any call runs in a session."""
+        with self._lock:
+            return any(entry.running for entry in self._entries.values())
+
+    def recover(self, token: int) -> bool:
+        """Find what an earlier registration has left: keep what is still ours, remove the rest; whether that was done.
+
+        ``token`` is that of the present registration.  Where another process
+        holds the folder nothing is done: try again later.
+        """
+        if not self.home.hold():
+            if not self._waits:
+                self.log("warn", f"another process still has {self.home.folder}: sessions wait until it has ended")
+            self._waits = True
+            return False
+        self._waits = False
+        epochs = {one: marker.epoch for one, marker in self.home.found().items()}
+        back = self.hub.sessions.reattach(self.worker_id, token, epochs) if epochs else {}
+        gone = [one for one, epoch in epochs.items() if back.get(one) != epoch] + self.home.unfinished()
+        with self._lock:
+            self._placed = {**self._placed, **back}
+            self._resting = {one: epoch for one, epoch in back.items() if one not in self._entries}
+            gone = [one for one in gone if one not in self._entries]
+        if back:
+            self.log("info", f"{len(back)} sessions go on with the files that are here")
+        for session_id in gone:
+            self.log("info", f"session {session_id}: it is elsewhere or over, its files here are removed")
+            self._discard(session_id)
+        return True
+
+    def follow(self, placed: Mapping[str, int], revision: int | None = None) -> None:
+        """What the hub says this worker has, by epoch: everything else is closed, and its files removed.
+
+        ``revision`` is that of the answer: what was placed here since is not in it.
+        """
+        gone: list[str] = []
+        cancel: list[Callable[[], None]] = []
+        idle: list[Entry] = []
+        with self._lock:
+            self._placed = dict(placed)
+            for session_id, epoch in list(self._resting.items()):
+                if placed.get(session_id) != epoch:
+                    del self._resting[session_id]
+                    gone.append(session_id)
+            for session_id in [one for one, report in self._lost.items() if placed.get(one) != report.epoch]:
+                del self._lost[session_id]
+            for entry in self._entries.values():
+                epoch_here = self._epoch(entry)
+                if epoch_here is None or entry.closing or placed.get(entry.id) == epoch_here:
+                    continue
+                if placed.get(entry.id, 0) < epoch_here and revision is not None and revision < epoch_here:
+                    continue  # an answer from before it was placed here
+                entry.closing = "it was destroyed or moved"
+                cancel += [running.cancel for running in entry.running.values()]
+                if not entry.running:
+                    idle.append(entry)
+        for stop in cancel:
+            stop()
+        for entry in idle:
+            self._put_away(entry)
+        for session_id in gone:
+            with self._lock:
+                if session_id in self._entries:
+                    continue
+            self._discard(session_id)
+
+    def dropped(self, session_id: str, why: str) -> None:
+        """The session's present files are over: its calls are stopped, and the files removed when these have ended."""
+        with self._lock:
+            self._placed.pop(session_id, None)
+            resting = self._resting.pop(session_id, None) is not None
+            entry = self._entries.get(session_id)
+            if entry is not None and entry.folder is not None and not entry.closing:
+                entry.closing = why
+                cancel = [running.cancel for running in entry.running.values()]
+            else:
+                entry, cancel = None, []
+            idle = entry is not None and not entry.running
+        for stop in cancel:
+            stop()
+        if entry is not None and idle:
+            self._put_away(entry)
+        elif resting and entry is None:
+            self._discard(session_id)
+
+    def _put_away(self, entry: Entry) -> None:
+        """Its last call has ended: remove its files."""
+        folder = entry.folder
+        if folder is not None:
+            for tell in self.on_close:
+                tell(folder)
+            folder.close()
+        self._discard(entry.id)
+        with self._lock:
+            if self._entries.get(entry.id) is entry:
+                del self._entries[entry.id]
+        entry.closed.set()
+        self.log("info", f"session {entry.id}: closed, {entry.closing}")
+
+    def _discard(self, session_id: str) -> None:
+        """Take files out of the way at once and remove them in a thread of its own."""
+        try:
+            gone = self.home.set_aside(session_id)
+        except OSError as error:
+            self.log("warn", f"the files of session {session_id} could not be removed: {error}")
+            return
+        if gone is not None:
+            self._runtime.spawn(partial(remove_tree, gone), "ghcoord-remove")
+
+    # -- what the hub is told
+
+    def reports(self) -> list[SessionReport]:
+        """What there is to say that the hub has not heard; goes with what is committed anyway."""
+        now = self._now()
+        with self._lock:
+            said = list(self._lost.values())
+            for entry in self._entries.values():
+                if entry.folder is None or entry.closing:
+                    continue
+                report = entry.report(entry.folder, now)
+                if report != entry.reported:
+                    said.append(report)
+            return said
+
+    def told(self, reports: Sequence[SessionReport]) -> None:
+        """The hub has heard these."""
+        with self._lock:
+            for report in reports:
+                if report.lost:
+                    self._lost.pop(report.id, None)
+                    continue
+                entry = self._entries.get(report.id)
+                if entry is not None and self._epoch(entry) == report.epoch:
+                    entry.reported_as(report)
+
+    @property
+    def news(self) -> bool:
+        """Whether the hub should hear something without waiting: of a session that was opened, or is lost."""
+        with self._lock:
+            opened = any(e.folder is not None and e.reported is None and not e.closing for e in self._entries.values())
+            return opened or bool(self._lost)
+
+    # -- the end
+
+    def drain(self) -> None:
+        """Checkpoint what changed and park all that a checkpoint of the hub has; see :class:`Parking`.
+
+        What cannot be saved in time stays as it is: this worker takes it back
+        when it returns.  Call it when no call runs any more.
+        """
+        self._open_resting()
+        with self._lock:
+            self._draining = True
+            entries = [entry for entry in self._entries.values() if entry.folder is not None and not entry.closing]
+            unopened = {one: at for one, at in self._placed.items() if one not in {*self._entries, *self._resting}}
+        parked = Parking(self).run(entries, unopened)
+        cancel: list[Callable[[], None]] = []
+        with self._lock:
+            for entry in entries:
+                if entry.id in parked:
+                    entry.closing = "it was parked"
+                    cancel += [running.cancel for running in entry.running.values()]
+            done = [entry for entry in entries if entry.closing and not entry.running]
+        for stop in cancel:
+            stop()
+        for entry in done:
+            self._put_away(entry)
+
+    def _open_resting(self) -> None:
+        """Open what has files here and was not needed since the start: it may hold what no checkpoint has."""
+        with self._lock:
+            resting = list(self._resting)
+        for session_id in resting:
+            try:
+                with self.enter(session_id, tool="", task_id=""):
+                    pass
+            except GhcoordError as error:
+                self.log("warn", f"session {session_id} could not be opened to be saved: {error.message}")
+
+    def close(self) -> None:
+        """Let go of everything; files that are left stay for the next process of this worker."""
+        with self._lock:
+            entries, self._entries = list(self._entries.values()), {}
+            self._draining = True
+        for entry in entries:
+            if entry.folder is not None:
+                for tell in self.on_close:
+                    tell(entry.folder)
+                entry.folder.close()
+        self.home.close()
+
+    # -- chores
+
+    def sweep(self) -> int:
+        """Remove what workers that are gone have left in the same folder; the number of sessions removed."""
+        known: dict[str, Session] = {}
+
+        def belongs(worker_id: str, session_id: str, epoch: int) -> bool:
+            if not known:
+                known.update({one.id: one for one in self.hub.sessions.list()})
+            session = known.get(session_id)
+            return session is not None and session.last_worker == worker_id and session.epoch == epoch
+
+        return self.home.sweep_others(belongs)

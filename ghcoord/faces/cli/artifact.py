@@ -1,0 +1,268 @@
+"""``ghcoord artifact``: files that outlive the task or session that made them."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from ghcoord.errors import NotFound, UsageError
+from ghcoord.faces.artifact_views import artifact_view
+from ghcoord.faces.cli.common import confirm, duration, group, number, verb
+from ghcoord.faces.cli.context import invocation, open_hub
+from ghcoord.faces.cli.output import console, fields, respond, say, table
+from ghcoord.faces.views import iso, iso_or_none
+from ghcoord.units import format_size
+
+if TYPE_CHECKING:
+    from ghcoord.hub import Hub
+    from ghcoord.model.artifact import Artifact
+
+app = group("Keep files in the hub, for other machines and for later.")
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The artifact's id.")]
+Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Of this session.")]
+Task = Annotated[str | None, typer.Option("--task", metavar="ID", help="Of this task.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+LONG = 2 * 1024 * 1024
+"""Bytes from which on a terminal sees how far it is."""
+
+
+@verb(app, "put")
+def put(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file; '-' reads standard input.")],
+    name: Annotated[str | None, typer.Option("--name", help="What it is called; default: the file's name.")] = None,
+    session: Session = None,
+    task: Task = None,
+    retention: Annotated[
+        float | None, duration("--retention", help="It goes after this time, 0 never; default as in ghcoord.toml.")
+    ] = None,
+    content_type: Annotated[
+        str | None, typer.Option("--content-type", metavar="TYPE", help="Such as text/plain; default by the name.")
+    ] = None,
+) -> None:
+    """Store a file, and print the id under which it is found.
+
+    The same content is stored once. It lies in the hub, or where 'artifacts' in
+    ghcoord.toml says: in a directory or an S3 bucket.
+
+    Example:
+      ghcoord artifact put report.pdf --retention 30d
+      make test 2>&1 | ghcoord artifact put - --name test.log
+    """
+    if file == "-" and name is None:
+        raise UsageError("standard input has no name: give one with --name")
+    called = Path(file).name if name is None else name
+    source = _stdin() if file == "-" else Path(file).expanduser()
+    size = 0 if file == "-" else _size(Path(file).expanduser())
+    with open_hub() as hub, _progress(size, "storing") as tell:
+        made = hub.artifacts.put(
+            called,
+            source,
+            content_type=content_type,
+            session_id=session,
+            task_id=task,
+            retention=retention,
+            tell=tell,
+        )
+    respond(artifact_view(made), lambda: _show(made))
+
+
+def _stdin() -> BinaryIO:
+    """Standard input as bytes."""
+    binary: BinaryIO | None = getattr(sys.stdin, "buffer", None)
+    return binary if binary is not None else io.BytesIO(sys.stdin.read().encode())
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _show(artifact: Artifact) -> None:
+    owner = [("session", artifact.session_id), ("task", artifact.task_id)]
+    until = iso_or_none(artifact.expires_at)
+    fields(
+        [
+            ("id", artifact.id),
+            ("name", artifact.name),
+            ("size", format_size(artifact.size)),
+            ("sha256", artifact.sha256),
+            ("type", artifact.content_type),
+            *owner,
+            ("until", until and until[:19]),
+        ]
+    )
+
+
+@verb(app, "get")
+def get(
+    artifact_id: Id,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A file or folder; '-' is standard output."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file without asking.")] = False,
+) -> None:
+    """Write an artifact's content into a file, by default one of its name here.
+
+    A file is there only when all of the content came and is what was stored.
+    Standard output gets the content as it comes; exit code 7 at the end means
+    that it is not what was stored.
+
+    Example:
+      ghcoord artifact get a3k9x0m2p4q1
+      ghcoord artifact get a3k9x0m2p4q1 -o - | tar x
+    """
+    if output == "-" and invocation().json:
+        raise UsageError("--json and the content cannot both go to standard output: name a file with -o")
+    with open_hub() as hub:
+        found = _need(hub, artifact_id)
+        if output == "-":
+            _to_stdout(hub.artifacts.open(artifact_id), force)
+            return
+        target = _target(output, found)
+        if os.path.lexists(target):
+            if target.is_dir():
+                raise UsageError(f"{target} is a folder: name a file with -o")
+            confirm(f"{target} exists. Replace it?", force)
+            force = True
+        with _progress(found.size, "fetching") as tell:
+            _write(target, hub.artifacts.open(artifact_id), artifact_id, tell, replace=force)
+    view = {**artifact_view(found), "file": str(target)}
+    respond(view, lambda: say(f"{target}: {format_size(found.size)}"))
+
+
+def _need(hub: Hub, artifact_id: str) -> Artifact:
+    found = hub.artifacts.get(artifact_id)
+    if found is None:
+        raise NotFound(f"there is no artifact {artifact_id!r}")
+    return found
+
+
+def _target(output: str | None, artifact: Artifact) -> Path:
+    """Where it goes: the name that its maker gave it never leads out of a folder."""
+    if output is None:
+        return Path(artifact.file_name)
+    path = Path(output).expanduser()
+    return path / artifact.file_name if path.is_dir() or output.endswith("/") else path
+
+
+def _to_stdout(pieces: Iterable[bytes], force: bool) -> None:
+    if sys.stdout.isatty() and not force:
+        raise UsageError("what it holds could disturb the terminal: name a file with -o, or add --force")
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def _write(
+    target: Path, pieces: Iterable[bytes], artifact_id: str, tell: Callable[[int], None], *, replace: bool
+) -> None:
+    """Write a file, whole or not at all; one that came there meanwhile stays unless it is to be replaced."""
+    part = target.with_name(f".{artifact_id}.{os.getpid()}.part")
+    done = 0
+    try:
+        with open(part, "xb") as file:
+            for piece in pieces:
+                file.write(piece)
+                done += len(piece)
+                tell(done)
+        if replace:
+            part.replace(target)
+        else:
+            os.link(part, target)
+    except FileExistsError:
+        raise UsageError(f"{target} exists by now: name another file with -o, or add --force") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal's standard error where it takes long; nothing elsewhere. Yields what takes the bytes done."""
+    if total < LONG or invocation().json or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda done: progress.update(bar, completed=done)
+
+
+@verb(app, "list")
+def list_(
+    session: Session = None,
+    task: Task = None,
+    name: Annotated[str | None, typer.Option("--name", help="Only those called so.")] = None,
+    limit: Annotated[int | None, number("--limit", least=0, help="The newest N.")] = None,
+) -> None:
+    """List artifacts, newest first.
+
+    Example:
+      ghcoord artifact list --task t42
+    """
+    with open_hub() as hub:
+        found = hub.artifacts.list(session, task, name)[:limit]
+    respond(
+        [artifact_view(one) for one in found],
+        lambda: table(
+            ("ID", "NAME", "SIZE", "OF", "CREATED", "UNTIL"),
+            [
+                (
+                    one.id,
+                    one.name,
+                    format_size(one.size),
+                    one.session_id or one.task_id,
+                    iso(one.created_at)[:19],
+                    (iso_or_none(one.expires_at) or "-")[:10],
+                )
+                for one in found
+            ],
+            keep=("ID",),
+            right=("SIZE",),
+            empty="no artifacts",
+        ),
+    )
+
+
+@verb(app, "delete")
+def delete(artifact_id: Id, yes: Yes = False) -> None:
+    """Remove an artifact, and its content unless another has the same.
+
+    Example:
+      ghcoord artifact delete a3k9x0m2p4q1 --yes
+    """
+    with open_hub() as hub:
+        found = _need(hub, artifact_id)
+        confirm(f"{found.name}, {format_size(found.size)}, goes for good. Go on?", yes)
+        if not hub.artifacts.delete(artifact_id):
+            raise NotFound(f"there is no artifact {artifact_id!r} any more")
+    respond(artifact_view(found), lambda: say(f"{artifact_id} deleted"))
+
+
+@verb(app, "clean")
+def clean() -> None:
+    """Remove artifacts whose time is over, and what interrupted uploads left.
+
+    Workers do so by themselves.
+
+    Example:
+      ghcoord artifact clean
+    """
+    with open_hub() as hub:
+        removed = hub.artifacts.clean()
+    respond({"removed": removed}, lambda: say(f"{removed} removed"))
