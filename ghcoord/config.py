@@ -35,11 +35,53 @@ class WorkerSettings:
 
     ``slots``: tasks at a time.  ``grace``: seconds between TERM and KILL for a
     task that is cancelled or timed out; ``None``: one, less for a short ttl.
+
+    ``max_sessions``: sessions that it takes; ``stale_after``: seconds without
+    use after which one is destroyed.  ``checkpoint_dir``: where checkpoints are
+    kept, ``None``: below its workspace; ``max_checkpoints`` of each session.
+    ``publish``: whether they go to the hub too.  ``limit``: ``name=value`` texts,
+    the most that a task or a session gets.
     """
 
     ttl: float | None = None
     slots: int = 1
     grace: float | None = None
+    max_sessions: int = 5
+    stale_after: float = 1800.0
+    checkpoint_dir: str | None = None
+    max_checkpoints: int = 10
+    publish: bool = True
+    limit: tuple[str, ...] = ()
+
+
+DRIVERS = ("auto", "bwrap", "landlock", "container")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """What workers run commands in: ``driver`` is ``auto`` (bwrap, else landlock) or the name of one.
+
+    A container is of ``image``, which must be on the machine, run by
+    ``engine``: ``docker``, ``podman``, or the path of a program that takes the
+    same arguments, with ``options`` as further ones.
+    """
+
+    driver: str = "auto"
+    image: str | None = None
+    engine: str = "docker"
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSource:
+    """Where ``pkg.install`` gets packages: the ``index``, ``hosts`` that may be reached besides it; ``None``: PyPI.
+
+    ``only_binary``: wheels only, unless a call says otherwise.
+    """
+
+    index: str | None = None
+    hosts: tuple[str, ...] | None = None
+    only_binary: bool = True
 
 
 WRITE_MODES = ("auto", "refs", "rest")
@@ -114,10 +156,13 @@ class Settings:
     github: GithubSettings = field(default_factory=GithubSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     artifacts: ArtifactSettings = field(default_factory=ArtifactSettings)
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    packages: PackageSource = field(default_factory=PackageSource)
 
 
-_DURATIONS = {"ttl", "poll", "grace", "retry_delay", "patience", "retention"}
+_DURATIONS = {"ttl", "poll", "grace", "retry_delay", "patience", "retention", "stale_after"}
 _NUMBERS = {"slots": 10_000, "retry_attempts": 100, "writes_per_hour": 100_000, "max_mb": 5_000_000}
+_NUMBERS |= {"max_sessions": 10_000, "max_checkpoints": 1000}
 """The largest value of each whole number; the smallest is 1."""
 _TABLES: dict[str, type[Any]] = {
     "locks": LockSettings,
@@ -125,8 +170,12 @@ _TABLES: dict[str, type[Any]] = {
     "github": GithubSettings,
     "budget": BudgetSettings,
     "artifacts": ArtifactSettings,
+    "sandbox": SandboxSettings,
+    "packages": PackageSource,
 }
-_CHOICES = {"write": WRITE_MODES, "limits": LIMITS, "where": HOLDERS}
+_CHOICES = {"write": WRITE_MODES, "limits": LIMITS, "where": HOLDERS, "driver": DRIVERS}
+_SWITCHES = {"publish", "only_binary"}
+_LISTS = {"limit", "options", "hosts"}
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
@@ -150,6 +199,14 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _NUMBERS[key]:
                 raise UsageError(f"{where}{key} must be a whole number from 1 to {_NUMBERS[key]:,}")
             values[key] = value
+        elif key in _SWITCHES:
+            if not isinstance(value, bool):
+                raise UsageError(f"{where}{key} must be true or false")
+            values[key] = value
+        elif key in _LISTS:
+            if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+                raise UsageError(f'{where}{key} must be a list of texts: write ["…", "…"]')
+            values[key] = tuple(value)
         elif not isinstance(value, str) or not value:
             raise UsageError(f"{where}{key} must be a text")
         elif key in _CHOICES and value not in _CHOICES[key]:
@@ -174,7 +231,7 @@ def parse_settings(text: str, where: str = CONFIG_FILE) -> Settings:
 def load_settings(folder: Path) -> Settings:
     """Settings of the nearest ``ghcoord.toml`` in ``folder`` or above it; the defaults when there is none.
 
-    A relative ``hub`` path is taken from where the file lies.
+    A relative ``hub``, ``checkpoint_dir`` or ``artifacts.directory`` is taken from where the file lies.
     """
     for place in (folder, *folder.parents):
         file = place / CONFIG_FILE
@@ -185,6 +242,12 @@ def load_settings(folder: Path) -> Settings:
                 raise UsageError(f"cannot read {file}: {error}") from None
             if settings.hub is not None and _is_relative_path(settings.hub):
                 settings = replace(settings, hub=str(place / settings.hub))
+            if settings.artifacts.directory is not None:
+                held = str(place / Path(settings.artifacts.directory).expanduser())
+                settings = replace(settings, artifacts=replace(settings.artifacts, directory=held))
+            if settings.worker.checkpoint_dir is not None:
+                kept = str(place / Path(settings.worker.checkpoint_dir).expanduser())
+                settings = replace(settings, worker=replace(settings.worker, checkpoint_dir=kept))
             return settings
     return Settings()
 

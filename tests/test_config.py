@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ghcoord.config import LockSettings, Settings, WorkerSettings, load_settings, parse_settings
+from ghcoord.config import (
+    LockSettings,
+    PackageSource,
+    SandboxSettings,
+    Settings,
+    WorkerSettings,
+    load_settings,
+    parse_settings,
+)
 from ghcoord.errors import UsageError
 
 FULL = """
@@ -24,6 +32,23 @@ ttl = "5m"
 ttl = 30
 slots = 4
 grace = "2s"
+max_sessions = 7
+stale_after = "1h"
+checkpoint_dir = "kept"
+max_checkpoints = 3
+publish = false
+limit = ["memory_mb=512"]
+
+[sandbox]
+driver = "container"
+image = "python:3.12"
+engine = "podman"
+options = ["--runtime=runsc"]
+
+[packages]
+index = "https://pypi.example.org/simple"
+hosts = ["files.example.org"]
+only_binary = false
 """
 
 
@@ -35,7 +60,19 @@ def test_every_setting_is_read() -> None:
         prefix="refs/ghcoord/",
         poll=0.25,
         locks=LockSettings(ttl=300.0),
-        worker=WorkerSettings(ttl=30.0, slots=4, grace=2.0),
+        worker=WorkerSettings(
+            ttl=30.0,
+            slots=4,
+            grace=2.0,
+            max_sessions=7,
+            stale_after=3600.0,
+            checkpoint_dir="kept",
+            max_checkpoints=3,
+            publish=False,
+            limit=("memory_mb=512",),
+        ),
+        sandbox=SandboxSettings("container", "python:3.12", "podman", ("--runtime=runsc",)),
+        packages=PackageSource("https://pypi.example.org/simple", ("files.example.org",), False),
     )
     assert expected == parse_settings(FULL)
 
@@ -57,7 +94,7 @@ def test_settings_are_frozen() -> None:
         ("hub =", "is not TOML: "),
         ("hub = 5", "hub must be a text"),
         ('hub = ""', "hub must be a text"),
-        ("hbu = 'x'", "hbu is not a setting: one of actor, budget"),
+        ("hbu = 'x'", "hbu is not a setting: one of actor, artifacts, budget"),
         ("[lock]\nttl = 5", "lock is not a table|lock is not a setting"),
         ("[locks]\nttls = 5", r"locks\.ttls is not a setting: one of retry_attempts"),
         ("locks = 5", "locks .*table"),
@@ -74,6 +111,11 @@ def test_settings_are_frozen() -> None:
         ("[worker]\nslots = 1.5", "slots must be"),
         ("[worker]\nslots = true", "slots must be"),
         ("[worker]\nslots = '4'", "slots must be"),
+        ("[worker]\npublish = 'yes'", r"worker\.publish must be true or false"),
+        ("[worker]\nlimit = 'memory_mb=1'", r"worker\.limit must be a list of texts"),
+        ("[worker]\nlimit = [1]", "limit must be a list of texts"),
+        ("[sandbox]\ndriver = 'none'", "driver is one of auto, bwrap, landlock, container"),
+        ("[packages]\nhosts = ['']", "hosts must be a list of texts"),
         ("poll = 0", "poll must be more than 0"),
         ("prefix = 'heads/x/'", "prefix must start with refs/"),
         ("prefix = 'refs/heads/x'", "prefix must .*end with /"),

@@ -6,18 +6,22 @@ holds one empty file a task, named so that sorting the names sorts the queue.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from ghcoord.coord.lines import class_of as class_of
+from ghcoord.coord.lines import parse_need as parse_need
+from ghcoord.coord.moments import due_at as due_at
+from ghcoord.coord.moments import due_path as due_path
+from ghcoord.coord.moments import expiry_second as expiry_second
+from ghcoord.coord.moments import numbered as numbered
+from ghcoord.coord.moments import spread
 from ghcoord.errors import InvalidName
 from ghcoord.ids import check_id, check_name, decode_component, encode_component, fan_out
 from ghcoord.model.codec import ms_of
-from ghcoord.model.requirements import Need
 from ghcoord.model.task import TIMED, State, Task
-from ghcoord.model.tier import Tier
 
 FLEET = "fleet"
 LOCKS = "locks"
@@ -95,16 +99,16 @@ DATA = "data"
 UPLOADS = "uploads"
 WHOLE = "whole.json"
 
-MAX_CLASS = 180
-"""Longest name of a line of tasks with equal needs."""
-
-_NUMBERED = re.compile(r"t(0|[1-9][0-9]{0,10})", re.ASCII)
 _BATCHED = re.compile(r"b([0-9a-f]{12})-(0|[1-9][0-9]{0,7})", re.ASCII)
 
 MARKER = b"{}\n"
 """Content of index files: the same for all, so that it is stored once."""
 
-RECORD_FOLDERS = {FLEET: (TASKS, WORKERS, SESSIONS, SCHEDULES), LOCKS: (LOCK_RECORDS, PATH_CLAIMS, LOCK_STATS), META: ()}
+RECORD_FOLDERS = {
+    FLEET: (TASKS, WORKERS, SESSIONS, SCHEDULES),
+    LOCKS: (LOCK_RECORDS, PATH_CLAIMS, LOCK_STATS),
+    META: (),
+}
 """Folders of records by space; a memory space has ``keys`` and ``fences``."""
 
 
@@ -127,17 +131,6 @@ def namespace_of(space: str) -> str | None:
 def _record(folder: str, name: str) -> str:
     first, second = fan_out(name)
     return f"{folder}/{first}/{second}/{encode_component(name)}.json"
-
-
-def numbered(name: str) -> int | None:
-    """The number in an id such as ``t1042``, which ghcoord makes; ``None`` for every other name."""
-    return int(name[1:]) if _NUMBERED.fullmatch(name) else None
-
-
-def _spread(name: str) -> str:
-    """One of 256 folders for ``name``: neighbours by number share theirs, other names are evenly spread."""
-    number = numbered(name)
-    return fan_out(name)[0] if number is None else f"{number >> 10 & 255:02x}"
 
 
 @lru_cache(4096)
@@ -224,12 +217,12 @@ def dependents_top(task_id: str, success: bool) -> str:
 
 def dependent_path(task_id: str, dependent: str, success: bool) -> str:
     """That ``dependent`` waits for ``task_id``."""
-    return f"{dependents_top(task_id, success)}/{_spread(dependent)}/{dependent}"
+    return f"{dependents_top(task_id, success)}/{spread(dependent)}/{dependent}"
 
 
 def releasing_path(task_id: str) -> str:
     """That ``task_id`` has ended and those who wait for it are still to be told."""
-    return f"{RELEASING}/{_spread(task_id)}/{task_id}"
+    return f"{RELEASING}/{spread(task_id)}/{task_id}"
 
 
 def gate_path(key: str) -> str:
@@ -246,56 +239,6 @@ def gated_top(key: str) -> str:
     """Where the tasks of a key wait in line."""
     component = encode_component(key)
     return f"{GATED}/{fan_out(component)[0]}/{component}"
-
-
-@lru_cache(4096)
-def class_of(need: Need) -> str:
-    """The name of the line for ``need``: ``build``, ``build+make``, ``train@c=4,m=2048,gpu,os%3dlinux``.
-
-    Type, tool where it is another, cores, MiB, a sandbox that its submitter
-    named (``s=none``), capabilities.  One that would be
-    longer than a file system takes is cut and ends in ``%-`` and a digest.
-    """
-    name = encode_component(need.type)
-    if need.tool != need.type:
-        name += "+" + encode_component(need.tool)
-    parts = [f"{sign}={value}" for sign, value in (("c", need.cpu_cores), ("m", need.memory_mb)) if value]
-    if need.sandbox is not None:
-        parts.append(f"s={need.sandbox}")
-    parts += map(encode_component, need.capabilities)
-    if parts:
-        name += "@" + ",".join(parts)
-    if len(name) <= MAX_CLASS:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
-    return f"{name[: MAX_CLASS - 34]}%-{digest}"
-
-
-_TIERS = {str(tier): tier for tier in Tier}
-
-
-@lru_cache(4096)
-def parse_need(component: str) -> Need | None:
-    """The need behind a line's name; ``None`` where only its tasks know it, and for names that are not ours."""
-    name, _, rest = component.partition("@")
-    kind, _, tool = name.partition("+")
-    type_name = decode_component(kind)
-    tool_name = decode_component(tool) if tool else type_name
-    least = {"c": 0, "m": 0}
-    sandbox: Tier | None = None
-    capabilities = []
-    for part in rest.split(",") if rest else ():
-        sign, equals, value = part.partition("=")
-        if equals and sign in least and value.isascii() and value.isdigit() and len(value) <= 16:
-            least[sign] = int(value)
-        elif equals and sign == "s" and value in _TIERS:
-            sandbox = _TIERS[value]
-        else:
-            capabilities.append(decode_component(part))
-    if type_name is None or tool_name is None or None in capabilities:
-        return None
-    need = Need(type_name, tool_name, least["c"], least["m"], tuple(filter(None, capabilities)), sandbox)
-    return need if class_of(need) == component else None
 
 
 def _sequenced(folder: str, sequence: int, task_id: str) -> str:
@@ -372,37 +315,11 @@ def _ended_path(task: Task) -> str:
     return f"{ENDED}/{task.state}/{blocks}/{fan}/{ms & 255:02x}-{task.sequence:010x}-{task.id}"
 
 
-def due_path(folder: str, at: float, name: str) -> str:
-    """``folder/aaaaa/bbb/ccc/ddd/ff/name``: 2³⁰, 2²⁰, 2¹⁰ and 1 ms, and a fan-out for what is due together."""
-    ms = ms_of(at)
-    blocks = f"{ms >> 30:05x}/{ms >> 20 & 1023:03x}/{ms >> 10 & 1023:03x}/{ms & 1023:03x}"
-    return f"{folder}/{blocks}/{_spread(name)}/{name}"
-
-
 def expiry_path(ends: datetime, key: str) -> str:
     """``expiry/aaaaa/bbb/ccc/xx/yy/KEY``: the second at which a value ends (2²⁰, 2¹⁰ and 1 s), then as in ``keys``."""
     second = int(ends.timestamp())
     where = key_path(key).removeprefix(KEYS).removesuffix(".json")
     return f"{EXPIRY}/{second >> 20:05x}/{second >> 10 & 1023:03x}/{second & 1023:03x}{where}"
-
-
-def expiry_second(block: str, part: str = "0", second: str = "0") -> int | None:
-    """The second at which a folder of ``expiry`` begins; ``None`` for names that are not ours."""
-    try:
-        return (int(block, 16) << 20) + (int(part, 16) << 10) + int(second, 16)
-    except ValueError:
-        return None
-
-
-def due_at(*blocks: str) -> float | None:
-    """The second at which a folder of due things begins, from the one to four levels of its path.
-
-    ``None`` for names that are not ours.
-    """
-    try:
-        return sum(int(block, 16) << shift for block, shift in zip(blocks, (30, 20, 10, 0), strict=False)) / 1000
-    except ValueError:
-        return None
 
 
 def calls_folder(ms: int) -> str:

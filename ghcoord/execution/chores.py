@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ghcoord.errors import Unavailable
+from ghcoord.errors import Denied, NotFound, Unavailable, UsageError
 from ghcoord.execution.rhythm import Rhythm
 from ghcoord.execution.sandbox.orphans import end_orphans
 from ghcoord.execution.session.pool import SessionPool
@@ -42,6 +42,7 @@ class Chores:
         self._next_tend = 0.0
         self._next_care = 0.0
         self._next_sweep = 0.0
+        self._told: set[str] = set()
 
     def run(self, heads: Mapping[str, str] | None) -> bool:
         """Do what is due; whether anything was recovered. ``heads`` are those that were read just now."""
@@ -73,8 +74,21 @@ class Chores:
             self._hub.tasks.retain()
             if cleaned := self._hub.sessions.clean(self._sessions.stale_after):
                 self._log("info", f"{cleaned} sessions that nobody used were destroyed")
+            self._clean_artifacts()
         if now >= self._next_sweep:
             self._next_sweep = now + max(SWEEP_EVERY, self._rhythm.chore_every(0.0) if frugal else 0.0)
             if swept := self._sessions.sweep():
                 self._log("info", f"the files of {swept} sessions were removed: their workers are gone")
         return bool(recovered)
+
+    def _clean_artifacts(self) -> None:
+        """Remove those whose time is over. What this machine's settings cannot reach is told once, and stays."""
+        try:
+            removed = self._hub.artifacts.clean()
+        except (UsageError, Denied, NotFound) as error:
+            if error.message not in self._told:
+                self._told.add(error.message)
+                self._log("warn", f"artifacts whose time is over stay: {error}")
+            return
+        if removed:
+            self._log("info", f"{removed} artifacts were removed: their time was over")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable
+import threading
 from typing import TYPE_CHECKING, BinaryIO
 
 from ghcoord.errors import GhcoordError
@@ -12,7 +12,18 @@ from ghcoord.model.artifact import LOG_NAME, LOG_TYPE
 
 if TYPE_CHECKING:
     from ghcoord.coord.artifacts.artifacts import Artifacts
-    from ghcoord.model.task import Task
+    from ghcoord.execution.summary import Log
+    from ghcoord.hub import Hub
+    from ghcoord.model.task import Task, TaskResult
+
+RETENTION = 14 * 86400.0
+"""Seconds that a whole output is kept at most."""
+
+FAR_CAP = 4_000_000
+"""Bytes that are kept where commits are scarce: they fit into one (driver.MOST_AT_ONCE, sending.SHARE)."""
+
+PATIENCE = 60.0
+"""Seconds that a server's limits may put a commit off before a task's end is reported without the whole output."""
 
 CAP = 16 * 1024 * 1024
 """Bytes that are kept: the first half, and of the rest at least the last quarter."""
@@ -22,7 +33,7 @@ IN_MEMORY = 64 * 1024
 
 
 class FullLog:
-    """Takes a task's output as it comes, from one thread at a time, and stores it if that is needed.
+    """Takes a task's output as it comes, from any thread, and stores it if that is needed.
 
     At most ``cap`` bytes are kept: the beginning and the end, with a line
     between that says how much was left out.  A disk that is full costs the log
@@ -30,13 +41,14 @@ class FullLog:
     """
 
     def __init__(self, cap: int = CAP) -> None:
+        self._lock = threading.Lock()
         self._half = cap // 2
         self._quarter = cap // 4
         self._head: BinaryIO | None = None
         self._head_size = 0
         self._tails: list[tuple[BinaryIO, int]] = []
         self._size = 0
-        self._failed = False
+        self._closed = False
 
     @property
     def size(self) -> int:
@@ -46,13 +58,14 @@ class FullLog:
     def add(self, text: str) -> None:
         """Take the next piece. Raises nothing."""
         data = text.encode(errors="replace")
-        self._size += len(data)
-        if self._failed:
-            return
-        try:
-            self._keep(data)
-        except OSError:
-            self._failed = True
+        with self._lock:
+            self._size += len(data)
+            if self._closed:
+                return
+            try:
+                self._keep(data)
+            except OSError:
+                self._closed = True
 
     def _keep(self, data: bytes) -> None:
         room = self._half - self._head_size
@@ -73,21 +86,19 @@ class FullLog:
             self._tails[-1] = file, size + len(piece)
             data = data[len(piece) :]
 
-    def store(self, artifacts: Artifacts, task: Task, log: Callable[[str], None] = lambda text: None) -> str | None:
-        """Make it an artifact of ``task`` and return its id; ``None`` where it is empty or cannot be stored.
-
-        ``log`` hears why.
-        """
-        if not self._size:
-            return None
-        try:
-            source = _Joined(self._parts())
-            made = artifacts.put(
-                LOG_NAME, io.BufferedReader(source), content_type=LOG_TYPE, task_id=task.id, session_id=task.session
-            )
-        except (GhcoordError, OSError) as error:
-            log(f"the whole output of task {task.id} could not be stored: {error}")
-            return None
+    def store(self, artifacts: Artifacts, task: Task) -> str:
+        """Make it an artifact of ``task`` and return its id. Raises what that raises, and ``OSError``."""
+        with self._lock:
+            self._closed = True
+            source = io.BufferedReader(_Joined(self._parts()))
+        made = artifacts.put(
+            LOG_NAME,
+            source,
+            content_type=LOG_TYPE,
+            task_id=task.id,
+            session_id=task.session,
+            retention=artifacts.at_most(RETENTION),
+        )
         return made.id
 
     def _parts(self) -> list[BinaryIO]:
@@ -102,11 +113,46 @@ class FullLog:
 
     def close(self) -> None:
         """Let go of what was kept."""
-        for file, _ in self._tails:
-            file.close()
-        if self._head is not None:
-            self._head.close()
-        self._head, self._tails = None, []
+        with self._lock:
+            self._closed = True
+            for file, _ in self._tails:
+                file.close()
+            if self._head is not None:
+                self._head.close()
+            self._head, self._tails = None, []
+
+    def __del__(self) -> None:
+        self.close()  # of a task that never came to its end
+
+
+class FullLogKeeper:
+    """Keeps the outputs of a worker's tasks until they end, and stores those whose records have not all of it."""
+
+    def __init__(self, hub: Hub, log: Log) -> None:
+        self._hub = hub
+        self._log = log
+        self._far = hub.requests_per_commit > 0
+
+    def begin(self) -> FullLog:
+        """For one attempt of a task."""
+        return FullLog(FAR_CAP if self._far else CAP)
+
+    def keep(self, full: FullLog, task: Task, record: TaskResult) -> TaskResult:
+        """``record``, with the id of the artifact that has all of the output where the record does not.
+
+        Takes as long as storing it does: not for the thread that renews leases.
+        """
+        if not record.truncated or not full.size:
+            return record
+        if self._far and self._hub.write_ready_in() > PATIENCE:
+            self._log("warn", f"the whole output of task {task.id} is not stored: the server's limits are used up")
+            return record
+        try:
+            stored = full.store(self._hub.artifacts, task)
+        except (GhcoordError, OSError) as error:
+            self._log("warn", f"the whole output of task {task.id} could not be stored: {error}")
+            return record
+        return record.model_copy(update={"artifacts": (*record.artifacts, stored)})
 
 
 def _file() -> BinaryIO:

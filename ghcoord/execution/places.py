@@ -85,7 +85,7 @@ class Places:
 
         try:
             with pool.enter(session, tool=tool.name, task_id=one.task_id, cancel=cancel) as folder:
-                one.enter(folder)
+                one.enter(folder, pool)
                 result = run_guarded(lambda: tool.run(dict(one.task.args), one))
                 if not (result.infrastructure or (one.stopped_because and not result.success)):
                     pool.note(session, _note(one, tool, result, now()))

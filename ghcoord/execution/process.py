@@ -20,6 +20,7 @@ from typing import Literal
 
 from ghcoord.clock import Runtime
 from ghcoord.errors import SandboxError
+from ghcoord.execution.capture import Capture
 from ghcoord.execution.sandbox.base import Launch, Sandbox
 from ghcoord.execution.sandbox.job import Job, Mount
 from ghcoord.execution.sandbox.watch import Verdict
@@ -42,6 +43,8 @@ END_TIMEOUT = 5.0
 """Seconds to wait for killed processes to be gone; only one stuck inside the kernel takes longer."""
 
 _CHUNK = 65536
+_REST = 5.0  # how many times longer than a look is the time to the next one,
+_LONGEST_REST = 0.5  # up to so many seconds: a command cannot keep its worker busy with looking at it
 
 Stopped = Literal["", "timeout", "cancelled", "memory", "cpu", "processes", "workspace"]
 
@@ -62,47 +65,6 @@ class Completed:
     """Whether processes of the command may still be there."""
     usage: Usage = field(default_factory=Usage)
     """What it used, as far as was seen: most of it is looked at only under limits."""
-
-
-class Capture:
-    """Keeps the first and the last half of ``cap`` bytes, however many come.
-
-    Text that is not UTF-8 is replaced, and a cut never splits a character.
-    """
-
-    def __init__(self, cap: int) -> None:
-        self._half = cap // 2
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._total = 0
-
-    def add(self, data: bytes) -> None:
-        """Take the next bytes."""
-        self._total += len(data)
-        room = self._half - len(self._head)
-        if room > 0:
-            self._head += data[:room]
-            data = data[room:]
-        self._tail += data
-        if len(self._tail) > 2 * self._half + _CHUNK:
-            del self._tail[: len(self._tail) - self._half]
-
-    @property
-    def truncated(self) -> bool:
-        """Whether some bytes were left out."""
-        return self._total > 2 * self._half
-
-    def text(self) -> str:
-        """What was kept, with a line that says how much was left out between."""
-        if not self.truncated:
-            return (self._head + self._tail).decode(errors="replace")
-        tail = self._tail[len(self._tail) - self._half :]
-        start = 0
-        while start < min(3, len(tail)) and tail[start] & 0xC0 == 0x80:
-            start += 1
-        head = codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(self._head))
-        left_out = self._total - len(self._head) - len(tail)
-        return f"{head}\n[{left_out} bytes left out]\n{tail[start:].decode(errors='replace')}"
 
 
 def run(
@@ -186,7 +148,7 @@ class _Running:
         self._process: subprocess.Popen[bytes] | None = None
         self._child_fds = [*launch.pass_fds, *([] if stdin_fd is None else [stdin_fd])]
         self._stdin_fd = stdin_fd
-        self._cpu_seconds = 0.0
+        self._cpu_seconds: float | None = None
         self._own_fds: set[int] = set()
 
     # -- starting
@@ -305,7 +267,7 @@ class _Running:
         )
 
     def _ended(self) -> bool:
-        """Whether the first process has; what it and all that it waited for have used is kept."""
+        """Whether the first process has; what it has used is kept where that is what all have."""
         process = self._process
         assert process is not None
         if process.returncode is None:
@@ -315,20 +277,28 @@ class _Running:
                 return process.poll() is not None
             if pid:
                 process.returncode = os.waitstatus_to_exitcode(status)
-                self._cpu_seconds = used.ru_utime + used.ru_stime
+                if self._launch.tells_cpu:
+                    self._cpu_seconds = used.ru_utime + used.ru_stime
         return process.returncode is not None
 
     def _look(self, now: float) -> Verdict:
         watch = self._launch.watch
-        return watch.look(now) if watch is not None and now >= watch.due else ""
+        if watch is None or now < watch.due:
+            return ""
+        limit = watch.look(now)
+        took = self._runtime.monotonic() - now
+        watch.due = max(watch.due, now + min(_REST * took, _LONGEST_REST))
+        return limit
 
     def _limit_at_the_end(self) -> Verdict:
         watch = self._launch.watch
-        return "" if watch is None else watch.finished(self._cpu_seconds)
+        return "" if watch is None else watch.finished(self._cpu_seconds or 0.0)
 
     def _usage(self) -> Usage:
         watch = self._launch.watch
-        return Usage(cpu_seconds=round(self._cpu_seconds, 3)) if watch is None else watch.usage()
+        if watch is not None:
+            return watch.usage()
+        return Usage(cpu_seconds=None if self._cpu_seconds is None else round(self._cpu_seconds, 3))
 
     def _text(self, name: str) -> str:
         return self._kept[name].text()

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ghcoord.clock import Runtime, Thread
+from ghcoord.coord.sessions.differences import Diff
 from ghcoord.coord.workers.tick import Said
 from ghcoord.errors import GhcoordError, SandboxError, TooLarge, UsageError
+from ghcoord.execution.fulllog import FullLog
 from ghcoord.execution.session.folder import SessionFolder
 from ghcoord.model.codec import check_value, stamp
 from ghcoord.model.limits import Limits
-from ghcoord.model.session import Usage
+from ghcoord.model.session import Checkpoint, Usage
 from ghcoord.model.task import Task, TaskResult
 from ghcoord.model.tool import ToolResult
 
@@ -43,6 +45,18 @@ class Own(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Makes checkpoints; see :class:`ghcoord.execution.session.pool.SessionPool`."""
+
+    def save(self, folder: SessionFolder, name: str = "") -> Checkpoint:
+        """Save a session's files."""
+        ...
+
+    def compare(self, folder: SessionFolder, a: str | None = None, b: str | None = None, *, text: bool = False) -> Diff:
+        """What leads from one checkpoint to another, or to the files as they are."""
+        ...
+
+
 class RunningTask:
     """A leased task on this worker. Implements :class:`ghcoord.model.tool.ToolContext`.
 
@@ -62,11 +76,16 @@ class RunningTask:
         self.started = runtime.monotonic()
         self.reported = False
         """Whether its end was reported already, while an in-process function still runs."""
+        self.full: FullLog | None = None
+        """Takes all of its output."""
+        self.returned = False
+        """Whether the tool is done: its timeout is, too."""
         self.used = used
         """Told what a command used that has ended."""
         self._runtime = runtime
         self._own = own
         self._folder: SessionFolder | None = None
+        self._keeper: Keeper | None = None
         self._lock = threading.Lock()
         self._cancelled = runtime.event()
         self._fraction: float | None = None
@@ -76,9 +95,9 @@ class RunningTask:
         self._unsaid = False
         self.stopped_because = ""
 
-    def enter(self, folder: SessionFolder) -> None:
-        """It runs in a session, from now on."""
-        self._folder = folder
+    def enter(self, folder: SessionFolder, keeper: Keeper) -> None:
+        """It runs in a session, from now on, of which ``keeper`` makes checkpoints."""
+        self._folder, self._keeper = folder, keeper
         self.started = self._runtime.monotonic()
 
     @property
@@ -118,6 +137,19 @@ class RunningTask:
     def keep(self, name: str) -> Path:
         return self._own.keep(self.workspace, name) if self._folder is None else self._folder.keep(name)
 
+    def checkpoint(self, name: str = "") -> Checkpoint:
+        """For ``session.checkpoint``. Raises ``UsageError`` for a task of its own."""
+        return self._session()[1].save(self._session()[0], name)
+
+    def diff(self, a: str | None = None, b: str | None = None, *, text: bool = False) -> Diff:
+        """For ``session.diff``. Raises ``UsageError`` for a task of its own."""
+        return self._session()[1].compare(self._session()[0], a, b, text=text)
+
+    def _session(self) -> tuple[SessionFolder, Keeper]:
+        if self._folder is None or self._keeper is None:
+            raise UsageError("this works in a session only: create one with 'ghcoord session create'")
+        return self._folder, self._keeper
+
     @property
     def attempt(self) -> int:
         return self.task.attempt
@@ -144,6 +176,8 @@ class RunningTask:
             self._unsaid = True
 
     def log(self, stream: str, text: str) -> None:
+        if self.full is not None:
+            self.full.add(text)
         with self._lock:
             self._seen += len(text)
             self._tail = (self._tail + text.encode(errors="replace").decode())[-TAIL:]
@@ -164,7 +198,7 @@ class RunningTask:
     def overdue(self, slack: float) -> bool:
         """Whether it has run ``slack`` seconds past its timeout; opening its session does not count."""
         limit = None if self.task.session is not None and self._folder is None else self.timeout
-        return limit is not None and self.elapsed() > limit + slack
+        return limit is not None and not self.returned and self.elapsed() > limit + slack
 
 
 def to_record(result: ToolResult, *, duration: float, now: float) -> TaskResult:

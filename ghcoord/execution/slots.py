@@ -9,6 +9,7 @@ from functools import partial
 
 from ghcoord.clock import Event, Runtime
 from ghcoord.coord.workers.tick import Finished, Returned, Said
+from ghcoord.execution.fulllog import FullLogKeeper
 from ghcoord.execution.places import Places
 from ghcoord.execution.running import RunningTask, to_record
 from ghcoord.model.task import Task
@@ -57,7 +58,8 @@ class Slots:
 
     ``now`` is the hub's clock in seconds; ``grace`` the seconds between asking
     a process to end and ending it; ``report_bytes`` are the bytes of results
-    that one commit takes.
+    that one commit takes.  ``logs`` stores outputs that are more than a record
+    keeps.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Slots:
         now: Callable[[], float],
         grace: float,
         report_bytes: int = REPORT_BYTES,
+        logs: FullLogKeeper | None = None,
     ) -> None:
         self._runtime = runtime
         self._count = count
@@ -79,6 +82,7 @@ class Slots:
         self._wake = wake
         self._now = now
         self._grace = grace
+        self._logs = logs
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Task, float]] = deque()
         self._running: dict[Held, RunningTask] = {}
@@ -296,6 +300,7 @@ class Slots:
             self._note_settled()
             return None
         one = self._places.take(self._runtime, task)
+        one.full = self._logs.begin() if self._logs is not None else None
         self._running[key_of(task)] = one
         return one
 
@@ -325,17 +330,23 @@ class Slots:
         result = self._places.run(one, self._tools.get(one.task.tool), self._now)
         if one.fault and not result.success:
             result = ToolResult(success=False, error=one.fault, infrastructure=True)
+        one.returned = True
         ended = self._ended(one, result)  # not under the lock: other slots go on meanwhile
         with self._lock:
             del self._running[key_of(one.task)]
             if not one.reported:
                 self._note(one, result, ended)
         self._wake.set()
+        if one.full is not None:
+            one.full.close()
         self._places.clear(one)
 
     def _ended(self, one: RunningTask, result: ToolResult) -> tuple[Finished, int]:
         """What is to be reported, and its size in bytes."""
         record = to_record(result, duration=self._runtime.monotonic() - one.started, now=self._now())
+        counts = one.returned and not result.infrastructure and (result.success or not one.stopped_because)
+        if self._logs is not None and one.full is not None and counts:
+            record = self._logs.keep(one.full, one.task, record)
         return Finished(one.task.id, one.token, record, one.task.need.type), len(record.model_dump_json())
 
     def _note(self, one: RunningTask, result: ToolResult, ended: tuple[Finished, int]) -> None:

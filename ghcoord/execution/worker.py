@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from ghcoord.clock import Thread
 from ghcoord.coord.workers.tick import Reply
 from ghcoord.errors import GhcoordError, Throttled, Unavailable, WorkerReplaced
 from ghcoord.execution.chores import Chores
 from ghcoord.execution.environment.settings import PackageSettings
+from ghcoord.execution.fulllog import FullLogKeeper
 from ghcoord.execution.joining import Joining
 from ghcoord.execution.offer import choose_sandbox, collect_tools, describe, make_pool, sandbox_info
 from ghcoord.execution.places import Places
@@ -25,7 +27,7 @@ from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub
 from ghcoord.ids import check_id, check_name, new_suffix
 from ghcoord.model.lease import GIVE_UP_AT, check_ttl
-from ghcoord.model.limits import DEFAULT_LIMITS, Limits
+from ghcoord.model.limits import DEFAULT_LIMITS, Limits, parse_limits
 from ghcoord.model.session import MAX_CHECKPOINTS
 from ghcoord.model.timing import grace_for
 
@@ -91,7 +93,7 @@ class WorkerDaemon(Ticking):
         unsafe_no_sandbox: bool = False,
         commands: bool | None = None,
         container: ContainerSettings | None = None,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
         packages: PackageSettings | None = None,
         max_sessions: int = 5,
         checkpoint_dir: Path | None = None,
@@ -113,7 +115,7 @@ class WorkerDaemon(Ticking):
             self.sandbox,
             runtime,
             grace,
-            limits=(limits or Limits()).or_else(DEFAULT_LIMITS),
+            limits=(limits if isinstance(limits, Limits) else parse_limits(limits or {})).or_else(DEFAULT_LIMITS),
             packages=packages or PackageSettings(),
             artifacts=hub.artifacts,
         )
@@ -144,6 +146,7 @@ class WorkerDaemon(Ticking):
             lambda: hub.now().timestamp(),
             grace,
             min(REPORT_BYTES, hub.commit_bytes // COMMIT_PART),
+            FullLogKeeper(hub, log),
         )
         super().__init__(
             hub,

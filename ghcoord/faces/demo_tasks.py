@@ -44,6 +44,9 @@ print(f"worked at attempt {attempt}")
 
 FLAKY_ID = "flaky"
 
+TRUSTED = "none"
+"""The least sandbox that these tasks need: the demo knows what it runs, and shows it on every machine."""
+
 
 def submissions() -> list[Submission]:
     """28 tasks, the least urgent first, so that the order in which they run shows that priorities count.
@@ -53,9 +56,15 @@ def submissions() -> list[Submission]:
     return [
         *(Submission("echo", {"message": f"hello number {n}"}, priority=SHORT, id=f"echo-{n}") for n in range(1, 11)),
         *(_count(f"count-{n}", n, SHORT) for n in range(1, 11)),
-        Submission("run.python", {"code": _FLAKY}, priority=LONG, retries=2, backoff=0.5, id=FLAKY_ID),
+        Submission("run.python", {"code": _FLAKY}, priority=LONG, retries=2, backoff=0.5, id=FLAKY_ID, sandbox=TRUSTED),
         *(
-            Submission("run.python", {"code": _SEARCH, "args": [str(LONG_SECONDS)]}, priority=LONG, id=f"search-{n}")
+            Submission(
+                "run.python",
+                {"code": _SEARCH, "args": [str(LONG_SECONDS)]},
+                priority=LONG,
+                id=f"search-{n}",
+                sandbox=TRUSTED,
+            )
             for n in range(1, 5)
         ),
         *(_count(f"urgent-{n}", n, URGENT) for n in range(1, 4)),
@@ -64,7 +73,7 @@ def submissions() -> list[Submission]:
 
 def _count(task_id: str, number: int, priority: int) -> Submission:
     limits = [str((number - 1) * STEP), str(number * STEP)]
-    return Submission("run.python", {"code": _COUNT, "args": limits}, priority=priority, id=task_id)
+    return Submission("run.python", {"code": _COUNT, "args": limits}, priority=priority, id=task_id, sandbox=TRUSTED)
 
 
 def is_long(task_id: str) -> bool:

@@ -124,7 +124,6 @@ class Session(Record):
     usage: Usage = Usage()
     recent: tuple[CallNote, ...] = ()
 
-
     @property
     def is_waiting(self) -> bool:
         """Whether no worker has it, and one could."""

@@ -25,6 +25,7 @@ VERBS = {
     "lock": ["acquire", "renew", "release", "list", "show", "run", "clean", "force-unlock"],
     "memory": """set get delete list history watch sync sweep set-many delete-many apply namespaces drop export
         import""".split(),
+    "artifact": ["put", "get", "list", "delete"],
     "audit": ["log", "blame", "purge"],
 }
 

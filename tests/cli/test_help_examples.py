@@ -26,6 +26,9 @@ NOT_RUN = (
     "ghcoord memory set release",  # the reader has another token
     "ghcoord memory apply",  # changes.json is the reader's
     "ghcoord memory set-many values.json",  # so is values.json
+    "ghcoord artifact put report.pdf",  # so is this file
+    "ghcoord artifact get",  # and the reader has other ids
+    "ghcoord artifact delete",
     "ghcoord lock run",  # ./deploy.sh is the reader's
     "ghcoord leader run",  # and so is ./scheduler
 )

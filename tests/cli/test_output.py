@@ -29,6 +29,7 @@ created_at created_by"""
 LOCK_KEYS = "name owner token acquired_at expires_at metadata mode permits depth paths guards"
 SETTING_KEYS = "name value default set kind means"
 ENTRY_KEYS = "key value namespace revision updated_at updated_by ttl expires_at"
+ARTIFACT_KEYS = "id name size sha256 content_type created_at created_by session_id task_id where expires_at"
 VERSION_KEYS = "revision at by kind deleted value ttl namespace commit"
 
 SESSION = [
@@ -111,6 +112,11 @@ SESSION = [
     (["memory", "delete", "k"], "key namespace deleted"),
     (["memory", "set", "k", "v"], ENTRY_KEYS),
     (["memory", "drop", "global", "--yes"], "namespace removed"),
+    (["artifact", "put", "all.jsonl"], ARTIFACT_KEYS),
+    (["artifact", "list"], [ARTIFACT_KEYS]),
+    (["artifact", "get", "ARTIFACT", "-o", "again.jsonl"], ARTIFACT_KEYS + " file"),
+    (["artifact", "delete", "ARTIFACT", "--yes"], ARTIFACT_KEYS),
+    (["artifact", "clean"], "removed"),
     (["config", "list"], [SETTING_KEYS]),
     (["config", "set", "quota.locks", "100"], SETTING_KEYS),
     (["config", "get", "quota.locks"], SETTING_KEYS),
@@ -132,15 +138,19 @@ SESSION = [
 
 def test_json_keys_are_frozen(cli: Cli, hub: Path) -> None:
     """Every command's --json parses, and its keys are those that scripts know: changing one breaks them."""
+    artifact = ""
     for line, keys in SESSION:
         # Before the subcommand here, after it in the other tests.
-        done = cli("--json", *line, stdin='{"tool": "echo", "args": {"message": "x"}}\n')
+        words = [artifact if word == "ARTIFACT" else word for word in line]
+        done = cli("--json", *words, stdin='{"tool": "echo", "args": {"message": "x"}}\n')
         assert 0 == done.code, (line, done)
         value: Any = done.json
         if isinstance(keys, list):
             assert value, line
             value, keys = value[0], keys[0]
         assert keys.split() == list(value), line
+        if line[:2] == ["artifact", "put"]:
+            artifact = value["id"]
     result = cli("task", "show", "t1", "--json").json["result"]
     assert "success output error exit_code duration data truncated artifacts completed_at".split() == list(result)
 

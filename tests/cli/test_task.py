@@ -269,6 +269,24 @@ def test_a_reader_that_leaves_is_no_error(cli: Cli) -> None:
 # -- options
 
 
+def test_show_says_why_a_task_waits(cli: Cli) -> None:
+    """For people and in JSON; a tier that is none and a session that is not there are refused."""
+    cli("task", "submit", "shell", "--id", "t1", "-a", "command=true")
+    assert "waits     no worker is alive: start one with 'ghcoord worker start'" in cli("task", "show", "t1").out
+    cli("worker", "register", "w1", "--type", "shell")
+    assert (
+        "needs a full sandbox; the workers offer: w1 none: start a worker with bubblewrap or submit with "
+        "--sandbox partial" == cli("task", "show", "t1", "--json").json["waiting_because"]
+    )
+    task = cli("task", "submit", "shell", "-a", "command=true", "--sandbox", "none", "--json").json
+    assert ("none", None) == (task["requirements"]["sandbox"], task["session"])
+    assert None is cli("task", "show", task["id"], "--json").json["waiting_because"]
+    refused = cli("task", "submit", "shell", "-a", "command=true", "--sandbox", "strong")
+    assert (2, True) == (refused.code, "one of full, partial, none" in refused.err)
+    refused = cli("task", "submit", "echo", "--session", "s1")
+    assert (3, True) == (refused.code, "there is no session 's1'" in refused.err)
+
+
 def test_all_options_of_submit(cli: Cli) -> None:
     """Each flag is in the task, in JSON and for people."""
     cli("worker", "register", "w1")
@@ -278,12 +296,18 @@ def test_all_options_of_submit(cli: Cli) -> None:
         *("--require", "gpu", "--require", "os=linux", "--prefer", "w1", "--prefer-for", "1m", "--after", first),
         *("--if-failed", "run", "--not-before", "2h", "--key", "api", "--concurrency", "3", "--rate", "10/m"),
         *("--unique-key", "k", "--unique-for", "1h", "--unique-states", "queued,leased", "--meta", "x=1", "--json"),
+        *("--sandbox", "partial"),
     ).json
     expected = {
         "type": "small",
         "state": "blocked",
         "estimated_duration": 90.0,
-        "requirements": {"min_cpu_cores": 2, "min_memory_mb": 512, "required_capabilities": ["gpu", "os=linux"]},
+        "requirements": {
+            "min_cpu_cores": 2,
+            "min_memory_mb": 512,
+            "required_capabilities": ["gpu", "os=linux"],
+            "sandbox": "partial",
+        },
         "worker": "w1",
         "after": [first],
         "waiting_for": [first],
@@ -300,7 +324,7 @@ def test_all_options_of_submit(cli: Cli) -> None:
     for part in (
         "type        small",
         "state       blocked",
-        "needs       2 cores, 512 MiB, gpu, os=linux",
+        "needs       2 cores, 512 MiB, a partial sandbox, gpu, os=linux",
         "estimate    1m30s",
         f"after       {first} (if one fails: run), waits for {first}",
         "limit       api: 3 at a time, 10 in 1m00s",

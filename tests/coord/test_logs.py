@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
-from ghcoord.coord.tasks.logs import Follower, whole_output
+from ghcoord.coord.tasks.logs import Follower, FullLogs, whole_output
 from ghcoord.model import steps as model
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import Progress, Task, TaskResult
@@ -75,3 +76,49 @@ def test_without_following_all_that_was_kept_is_shown() -> None:
     """An ended task shows both streams, a running one its tail."""
     assert "out\nerr\n" == whole_output(ended("out", "err"))
     assert "tail" == whole_output(running(tail="tail", seen=4))
+
+
+class _Stored:
+    """Has the whole output of every task."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def of(self, task: Task) -> Iterator[str] | None:
+        return iter([self._text[:5], self._text[5:]])
+
+
+def whole(text: str) -> FullLogs:
+    return cast(FullLogs, _Stored(text))
+
+
+LINES = "".join(f"line {number}\n" for number in range(100))
+
+
+def test_a_whole_output_is_continued_exactly() -> None:
+    """Both streams in the order in which they came, from the character that was shown last."""
+    for seen in (0, 7, 350, len(LINES)):
+        follower = Follower(whole(LINES))
+        first = follower.next(running(tail=LINES[:seen][-300:], seen=seen)) if seen else ""
+        rest = follower.next(ended("cut", "elsewhere"))
+        assert LINES[seen:] == rest
+        assert LINES == first.rpartition("…]\n")[2] + rest if seen <= 300 else True
+
+
+def test_the_rest_after_what_was_left_out() -> None:
+    """Where the middle of the whole output is gone, what was shown last is looked for; else a line tells."""
+    cut = LINES[:100] + "\n[… 500 bytes left out …]\n" + LINES[-150:]
+    follower = Follower(whole(cut))
+    follower.next(running(tail=LINES[-60:-30], seen=len(LINES) - 30))
+    assert LINES[-30:] == follower.next(ended("cut"))
+    lost = Follower(whole(cut))
+    lost.next(running(tail=LINES[200:260], seen=260))
+    assert "more was printed" in lost.next(ended("cut"))
+
+
+def test_the_whole_output_of_another_attempt() -> None:
+    """Is announced and shown from its beginning."""
+    follower = Follower(whole(LINES))
+    follower.next(running(tail="first\n", seen=6))
+    last = ended("cut").model_copy(update={"attempt": 2})
+    assert f"\n[… attempt 2 …]\n{LINES}" == follower.next(last)

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ghcoord.coord import layout
+from ghcoord.coord import layout, lines
 from ghcoord.coord.queue import counts, leasing
 from ghcoord.coord.tasks.tasks import Submission
 from ghcoord.coord.workers.tick import Returned
 from ghcoord.errors import UsageError
 from ghcoord.model.requirements import Need, Requirements
 from ghcoord.model.task import State
+from ghcoord.model.tier import Tier
 from ghcoord.model.worker import Capabilities
 from tests.coord.world import BAD, Daemon, World, edited, enqueue, ids, token_of, where
 
@@ -29,6 +30,7 @@ needs = st.builds(
     st.integers(0, 2**53),
     st.integers(0, 2**53),
     st.lists(names, max_size=4, unique=True).map(lambda found: tuple(sorted(found))),
+    st.sampled_from([None, *Tier]),
 )
 
 
@@ -39,17 +41,21 @@ def test_a_line_is_named_after_its_need(one: Need, other: Need) -> None:
     name = layout.class_of(one)
     assert layout.parse_need(name) == one or (layout.parse_need(name) is None and "%-" in name)
     assert (one == other) is (name == layout.class_of(other))
-    assert 0 < len(name) <= layout.MAX_CLASS
+    assert 0 < len(name) <= lines.MAX_CLASS
     assert "/" not in name
     assert name.isascii()
 
 
 def test_names_of_lines_read_well() -> None:
-    """Type, tool where it is another, cores, MiB, capabilities."""
+    """Type, tool where it is another, cores, MiB, a sandbox that was named, capabilities."""
     assert "echo" == layout.class_of(Need("echo", "echo"))
     assert "build+make@c=4,m=2048,gpu,os%3dlinux" == layout.class_of(
         Need("build", "make", 4, 2048, ("gpu", "os=linux"))
     )
+    assert "shell" == layout.class_of(Need("shell", "shell")), "what the tool decides is in no name"
+    assert "shell@s=none,gpu" == layout.class_of(Need("shell", "shell", capabilities=("gpu",), sandbox=Tier.NONE))
+    for stranger in ("a@s=odd", "a@gpu,s=full", "a@s=full,c=1"):
+        assert None is layout.parse_need(stranger), stranger
     for stranger in ("", "@", "a@", "a@c=0", "a@c=x", "a@m=1,c=1", "a+a", "%zz", "+gated", "a@c=" + "9" * 99):
         assert None is layout.parse_need(stranger), stranger
 

@@ -241,6 +241,7 @@ def test_all_options_are_recorded(both: World) -> None:
         unique_for=3600.0,
         prefer="w1",
         prefer_for=7.0,
+        sandbox="partial",
     )
     assert task == hub.tasks.get(task.id)
     view = task_view(task)
@@ -250,7 +251,13 @@ def test_all_options_are_recorded(both: World) -> None:
         "due_at": "2030-01-01T10:00:00.000Z",
         "not_before": "2030-01-01T10:00:00.000Z",
         "estimated_duration": 90.0,
-        "requirements": {"min_cpu_cores": 2, "min_memory_mb": 512, "required_capabilities": ["gpu", "os=linux"]},
+        "requirements": {
+            "min_cpu_cores": 2,
+            "min_memory_mb": 512,
+            "required_capabilities": ["gpu", "os=linux"],
+            "sandbox": "partial",
+        },
+        "session": None,
         "key": "api",
         "concurrency": 3,
         "rate": [10, 60.0],

@@ -22,7 +22,7 @@ from ghcoord.ids import encode_component
 from ghcoord.model.codec import stamp
 from ghcoord.model.lock import Lock
 from ghcoord.model.task import State, Task, TaskResult
-from ghcoord.model.worker import Capabilities
+from ghcoord.model.worker import Capabilities, SandboxInfo
 from ghcoord.store.base import FILE_MODE, Oid, Store
 from ghcoord.store.inmemory import MemoryStore
 from ghcoord.store.local import LocalStore, create_repository
@@ -239,9 +239,18 @@ class Daemon:
         slots: int = 10,
         tools: tuple[str, ...] = ("echo",),
         capabilities: Capabilities | None = None,
+        tier: str = "full",
+        max_sessions: int = 5,
     ) -> None:
         self.hub, self.worker_id, self.tools = hub, worker_id, tools
-        self.token = hub.workers.register(worker_id, capacity=slots, ttl=15.0, capabilities=capabilities).token
+        self.token = hub.workers.register(
+            worker_id,
+            capacity=slots,
+            ttl=15.0,
+            capabilities=capabilities,
+            sandbox=SandboxInfo(driver="bwrap", tier=tier),
+            max_sessions=max_sessions,
+        ).token
 
     def beat(self, want: int = 0, **more: Any) -> Reply:
         return self.hub.beat(Beat(self.worker_id, self.token, tools=self.tools, want=want, **more))

@@ -27,7 +27,24 @@ OUTSIDE = {"XDG_STATE_HOME", "XDG_CACHE_HOME", "NO_COLOR", "GH_TOKEN", "GITHUB_T
 """Variables that are not ours."""
 
 
-EXAMPLES = {"github.api", "github.app", "github.installation", "github.key_file", "budget.writes_per_hour"}
+EXAMPLES = {
+    "github.api",
+    "github.app",
+    "github.installation",
+    "github.key_file",
+    "budget.writes_per_hour",
+    "artifacts.directory",
+    "artifacts.bucket",
+    "artifacts.endpoint",
+    "artifacts.region",
+    "artifacts.retention",
+    "packages.hosts",
+    "packages.index",
+    "sandbox.image",
+    "sandbox.options",
+    "worker.checkpoint_dir",
+    "worker.limit",
+}
 """What the file shown sets although it has no default."""
 
 LATER = {
@@ -62,8 +79,10 @@ def test_defaults_are_those_of_the_code(name: str, default: object) -> None:
         default = LATER[name]
     if isinstance(default, float):
         assert default == parse_duration(shown.replace(" ", ""))
-    elif default is None:
+    elif default is None or default == ():
         assert shown in ("none", "user@host")
+    elif isinstance(default, bool):
+        assert str(default).lower() == shown
     else:
         assert str(default) == shown.strip("`")
 

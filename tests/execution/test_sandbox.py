@@ -19,12 +19,11 @@ from ghcoord.errors import SandboxError
 from ghcoord.execution import process
 from ghcoord.execution.process import Completed
 from ghcoord.execution.sandbox import base
-from ghcoord.execution.sandbox import open as opening
 from ghcoord.execution.sandbox.base import Identity, Sandbox, current_identity, reachable
 from ghcoord.execution.sandbox.bwrap import BwrapSandbox, find_bwrap
+from ghcoord.execution.sandbox.canaries import run_canaries
 from ghcoord.execution.sandbox.job import Job
 from ghcoord.execution.sandbox.none import NoSandbox
-from ghcoord.execution.sandbox.open import explain, open_sandbox, probe, run_canaries
 
 RUNTIME = SystemRuntime()
 AS_ROOT = os.geteuid() == 0
@@ -263,65 +262,3 @@ def test_reachable_judges_every_directory_above(open_directory: Path) -> None:
     assert not reachable(path, stranger)
     assert reachable(path, None)
     assert reachable(path, Identity(os.geteuid(), os.getegid()))
-
-
-def fake_bwrap(directory: Path, says: str) -> Path:
-    """A program that fails like bubblewrap where it is not allowed."""
-    program = directory / "bwrap"
-    program.write_text(f"#!/bin/sh\necho 'bwrap: {says}' >&2\nexit 1\n")
-    program.chmod(0o755)
-    return program
-
-
-def test_a_sandbox_that_cannot_be_set_up_is_never_replaced_by_none(
-    open_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A refused set-up gives no sandbox, with the reason and the fix; ``unsafe`` alone gives tier none."""
-    program = fake_bwrap(open_directory, "setting up uid map: Permission denied")
-    monkeypatch.setattr(opening, "find_bwrap", lambda: program)
-    assert open_sandbox(unsafe=False, runtime=RUNTIME) is None
-    found = probe()
-    assert (False, True) == (found.ok, "setting up uid map: Permission denied" in found.reason)
-    assert "apparmor_restrict_unprivileged_userns" in found.fix
-    unsafe = open_sandbox(unsafe=True, runtime=RUNTIME)
-    assert unsafe is not None
-    assert ("none", "none") == (unsafe.name, unsafe.tier)
-
-
-def test_a_sandbox_that_leaks_is_refused(bwrap: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One canary that escapes is enough, and its name is told."""
-    monkeypatch.setattr(opening, "run_canaries", lambda sandbox, runtime: ({"host-loopback"}, True))
-    assert open_sandbox(unsafe=False, runtime=RUNTIME) is None
-    assert "host-loopback" in probe(RUNTIME).reason
-
-
-def test_without_bubblewrap_the_fix_is_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without the program is told so."""
-    monkeypatch.setattr(opening, "find_bwrap", lambda: None)
-    assert open_sandbox(unsafe=False, runtime=RUNTIME) is None
-    assert "apt-get install bubblewrap" in probe(RUNTIME).fix
-
-
-def test_unsafe_prefers_the_sandbox_that_works(bwrap: Sandbox) -> None:
-    """``unsafe`` allows to go without; it does not ask for it."""
-    sandbox = open_sandbox(unsafe=True, runtime=RUNTIME)
-    assert sandbox is not None
-    assert ("bwrap", "full") == (sandbox.name, sandbox.tier)
-
-
-@pytest.mark.parametrize(
-    ("refusal", "fix"),
-    [
-        ("bwrap: Creating new namespace failed: Operation not permitted", "seccomp"),
-        ("bwrap: setting up uid map: Permission denied", "apparmor_restrict_unprivileged_userns=0"),
-        ("bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted", "apparmor_restrict_unprivileged_userns=0"),
-        ("bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "unmask"),
-        ("bwrap: Unknown option --disable-userns", "0.8"),
-        ("something new", "bwrap --unshare-user"),
-    ],
-)
-def test_known_refusals_name_their_fix(refusal: str, fix: str) -> None:
-    """Each failure that users meet is mapped to what they can do."""
-    found = explain(f"the sandbox could not be set up: {refusal}")
-    assert not found.ok
-    assert fix in found.fix

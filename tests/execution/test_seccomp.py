@@ -27,12 +27,17 @@ from ghcoord.model.limits import Limits
 
 RUNTIME = SystemRuntime()
 
-BY_ARGUMENT = {"clone", "unshare", "socket", "socketpair", "ioctl", "personality", "mknod", "mknodat"}
+BY_ARGUMENT = {"clone", "unshare", "socket", "socketpair", "ioctl", "personality", "mknod", "mknodat", "madvise"}
 MEMORY = {"memfd_create", "shmget", "msgget", "semget"}
 MISSING = {
     *("clone3", "io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_secret"),
     *("lookup_dcookie", "nfsservctl", "uselib", "ustat", "sysfs", "_sysctl"),
 }
+OTHERS = {
+    *("mq_open", "mq_unlink", "prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam"),
+    *("sched_setscheduler", "setpriority", "ioprio_set"),
+}
+"""Calls to other processes and to message queues, which only a command without namespaces of its own may not make."""
 
 
 def evaluate(program: bytes, arch: int, number: int, *args: int) -> int:
@@ -95,9 +100,23 @@ def test_what_is_refused_and_nothing_else(machine: str) -> None:
     harmless = {"socket": (1, 1), "socketpair": (1, 1), "ioctl": (0, 0x5401)}
     for number in range(NEWEST + 1):
         name = names.get(number, "")
-        free = not name or name in BY_ARGUMENT | MEMORY
+        free = not name or name in BY_ARGUMENT | MEMORY | OTHERS
         expected = ALLOW if free else refused(errno.ENOSYS if name in MISSING else errno.EPERM)
         assert expected == evaluate(program, arch, number, *harmless.get(name, ())), name or number
+
+
+def test_without_namespaces_other_processes_cannot_be_changed(machine: str) -> None:
+    """Limits, priorities and processors of the caller alone; no message queue, which would be the host's."""
+    policy = Policy(apart=False)
+    for name in ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler"):
+        assert ALLOW == answer(machine, name, 0, policy=policy)
+        assert refused(errno.EPERM) == answer(machine, name, 4711, policy=policy)
+    for name, kinds in (("setpriority", (0, 1, 2)), ("ioprio_set", (1, 2, 3))):
+        of_user = kinds[-1]
+        for kind in kinds:
+            own = refused(errno.EPERM) if kind == of_user else ALLOW
+            assert [own, refused(errno.EPERM)] == [answer(machine, name, kind, who, policy=policy) for who in (0, 4711)]
+    assert refused(errno.ENOSYS) == answer(machine, "mq_open", policy=policy)
 
 
 def test_newer_calls_do_not_exist(machine: str) -> None:
@@ -184,6 +203,10 @@ def test_memory_that_nobody_counts(machine: str) -> None:
     for name in MEMORY:
         assert ALLOW == answer(machine, name)
         assert refused(errno.ENOSYS) == answer(machine, name, policy=Policy(uncounted_memory=False))
+    page_out, free = (0, 4096, 21), (0, 4096, 8)
+    assert ALLOW == answer(machine, "madvise", *page_out)
+    assert refused(errno.EINVAL) == answer(machine, "madvise", *page_out, policy=Policy(uncounted_memory=False))
+    assert ALLOW == answer(machine, "madvise", *free, policy=Policy(uncounted_memory=False))
 
 
 _ATTEMPTS = r"""

@@ -44,7 +44,7 @@ def test_a_task_fits_by_tool_type_size_and_capability() -> None:
     """A type needs the tool as well; a capability is a label, with or without its value, or a type."""
     offer = Capabilities(
         cpu_cores=4, memory_mb=1024, supported_task_types=("build", "shell"), tools=("shell",), labels={"gpu": "a100"}
-    ).offer
+    ).offer._replace(sandbox="full")
 
     def fits(type_: str, tool: str, cores: int = 0, memory: int = 0, *needed: str) -> bool:
         wants = Requirements(min_cpu_cores=cores, min_memory_mb=memory, required_capabilities=needed)

@@ -15,6 +15,7 @@ import pytest
 
 from ghcoord.bootstrap import open_hub
 from ghcoord.config import Settings
+from ghcoord.execution.sandbox.open import Probe
 from ghcoord.execution.worker import WorkerDaemon
 from ghcoord.hub import Hub
 from ghcoord.model.tool import ToolContext
@@ -54,7 +55,8 @@ class Crowd:
         twin: bool = False,
     ) -> None:
         # The sandbox is real and would be probed for by each of them.
-        monkeypatch.setattr("ghcoord.execution.worker.open_sandbox", lambda *, unsafe, runtime: None)
+        monkeypatch.setattr("ghcoord.execution.offer.open_sandbox", lambda **given: None)
+        monkeypatch.setattr("ghcoord.execution.offer.probe", lambda runtime: Probe(False, "it is not probed for"))
         self.simulation = Simulation(seed, FaultRates.none())
         self.server = ScarceServer(self.simulation.server_time)
         self.folder = folder

@@ -13,6 +13,7 @@ from ghcoord.bootstrap import connect
 from ghcoord.config import LockSettings, Settings, WorkerSettings
 from ghcoord.coord.workers.tick import Finished
 from ghcoord.errors import InvalidName, UsageError
+from ghcoord.execution.places import Places
 from ghcoord.execution.pulse import Pulse
 from ghcoord.execution.slots import Slots
 from ghcoord.execution.worker import Summary, WorkerDaemon
@@ -30,7 +31,7 @@ def record(hub: Hub, worker_id: str = "w1") -> Worker:
 
 
 def pulse_of(hub: Hub, folder: Path) -> Pulse:
-    slots = Slots(hub.runtime, 1, {}, Workspaces(folder), hub.runtime.event(), lambda: 0.0, 0.0)
+    slots = Slots(hub.runtime, 1, {}, Places(Workspaces(folder)), hub.runtime.event(), lambda: 0.0, 0.0)
     return Pulse(hub, slots, folder)
 
 

@@ -195,16 +195,16 @@ def test_until_idle_waits_for_back_off_and_max_runtime_ends(hub: Hub) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="hides bwrap in a mount namespace, which takes root")
 @pytest.mark.slow
-def test_a_worker_without_sandbox_takes_no_commands(hub: Hub) -> None:
-    """Where bubblewrap is missing, shell tasks stay queued; with --unsafe-no-sandbox the record says so."""
+def test_a_driver_that_is_named_is_not_replaced(hub: Hub) -> None:
+    """Where bubblewrap is missing, --sandbox bwrap starts nothing; --unsafe-no-sandbox is what the record says."""
     hidden = ("unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$(command -v bwrap)"; exec "$@"', "sh")
-    task = hub.tasks.submit("shell", {"command": "/bin/true"})
-    with workers(hub.url, "w1", args=("--until-idle", "0.5s", *FAST), before=hidden) as [worker]:
+    task = hub.tasks.submit("shell", {"command": "/bin/true"}, sandbox="none")
+    with workers(hub.url, "w1", args=("--sandbox", "bwrap", *FAST), before=hidden) as [worker]:
         code, output = worker.wait()
-        assert 0 == code
-        assert "no sandbox" in output
+    assert 7 == code
+    assert "bwrap does not work here" in output
     assert "queued" == getattr(hub.tasks.get(task.id), "state", None)
-    with workers(hub.url, "w2", args=("--unsafe-no-sandbox", *FAST), before=hidden):
+    with workers(hub.url, "w2", args=("--sandbox", "none", "--unsafe-no-sandbox", *FAST), before=hidden):
         assert hub.tasks.wait(task.id, 20).success
         info = hub.workers.get("w2")
         assert info is not None

@@ -141,6 +141,10 @@ class Artifacts:
             raise UsageError(f"a retention of {seconds:g} s is out of range: 0 keeps it for ever, at most 100 years")
         return seconds or None
 
+    def at_most(self, seconds: float) -> float:
+        """The retention to give to what needs to be kept so long at most: the settings may say less."""
+        return min(seconds, self._settings.retention or seconds)
+
     def delete(self, artifact_id: str) -> bool:
         """Remove an artifact, and its content if no other has it; ``False`` where there is none."""
         check_id(artifact_id, "artifact id")

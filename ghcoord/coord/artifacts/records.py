@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ghcoord.coord import layout
 from ghcoord.coord.context import ARTIFACT_TABLE
-from ghcoord.coord.files.content import remove_content
+from ghcoord.coord.files.content import contents_in, remove_content
 from ghcoord.coord.layout import ARTIFACTS_DUE, ARTIFACTS_OF_SESSION, ARTIFACTS_OF_TASK, FILES, MARKER, STORED
 from ghcoord.errors import Corrupt, NewerSchema
 from ghcoord.model.artifact import Artifact
@@ -100,10 +100,15 @@ def _blocks(names: Callable[[str], Iterable[str]], above: tuple[str, ...], now: 
 
 def rebuild(tx: Tx) -> None:
     """Make the index anew from the records, and drop contents that no readable record has. Reads every record."""
-    wanted = {path for artifact in ARTIFACT_TABLE.all(tx, FILES) for path in index_paths(artifact)}
+    known = list(ARTIFACT_TABLE.all(tx, FILES))
+    wanted = {path for artifact in known for path in index_paths(artifact)}
     for folder in layout.ARTIFACT_INDEX:
         for path in list(tx.walk(FILES, folder)):
             if path not in wanted:
                 tx.delete(FILES, path)
     for path in sorted(wanted):
         tx.write(FILES, path, MARKER)
+    needed = {artifact.sha256 for artifact in known if artifact.where == HUB}
+    for digest in contents_in(tx, STORED):
+        if digest not in needed and tx.read(FILES, layout.upload_path(STORED, digest)) is None:
+            remove_content(tx, STORED, digest)

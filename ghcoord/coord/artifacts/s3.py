@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ghcoord.clock import Runtime
 from ghcoord.config import ArtifactSettings
 from ghcoord.coord.files.sending import Stream
-from ghcoord.errors import Denied, GhcoordError, NotFound, Throttled, Unavailable, UsageError
+from ghcoord.errors import Denied, GhcoordError, NotFound, Throttled, TooLarge, Unavailable, UsageError
 from ghcoord.ids import fan_out
 
 T = TypeVar("T")
@@ -23,6 +23,9 @@ PART = 8 * 1024 * 1024
 
 PIECE = 1024 * 1024
 """Bytes that are read at once."""
+
+ATTEMPTS = 4
+"""How often a request is sent at most."""
 
 PATIENCE = 30.0
 """Seconds to wait where a bucket asks for fewer requests and does not say for how long."""
@@ -56,7 +59,7 @@ class S3:
         """The client, and how it sends what is large."""
         if self._made is None:
             try:
-                boto3 = importlib.import_module("boto3")
+                session = importlib.import_module("boto3.session")
                 transfer = importlib.import_module("boto3.s3.transfer")
                 config = importlib.import_module("botocore.config")
             except ImportError:
@@ -65,14 +68,17 @@ class S3:
             options = config.Config(
                 connect_timeout=10,
                 read_timeout=60,
-                retries={"max_attempts": 4, "mode": "standard"},
+                retries={"max_attempts": ATTEMPTS, "mode": "standard"},
                 s3={"addressing_style": "path" if where.endpoint else "auto"},
                 # Services with S3's interface know no other checksum than their own.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             )
             client = self._said(
-                lambda: boto3.client("s3", endpoint_url=where.endpoint, region_name=where.region, config=options)
+                # Not boto3's own session, which keeps the first credentials that it finds.
+                lambda: session.Session().client(
+                    "s3", endpoint_url=where.endpoint, region_name=where.region, config=options
+                )
             )
             # In the caller's thread: nothing more is in memory than a part.
             sending = transfer.TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, use_threads=False)
@@ -128,6 +134,8 @@ class S3:
             )
         if code in _SLOWLY or status in (429, 503):
             return Throttled(f"{bucket} asks for fewer requests", self._runtime.now() + PATIENCE)
+        if code == "EntityTooLarge":
+            return TooLarge(f"{bucket} takes no object of this size")
         kind = type(error).__name__
         if kind in ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"):
             return Denied(f"no credentials for {bucket}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")

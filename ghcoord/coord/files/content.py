@@ -80,7 +80,7 @@ class Contents:
         sender = Sender(self._context, folder, self._chunk)
         snapshot = self._context.snapshot(FILES)
         if isinstance(items, Sequence):
-            self._near(snapshot, (layout.data_path(folder, digest) for digest, _ in items))
+            self._near(snapshot, [layout.data_path(folder, _check_digest(digest)) for digest, _ in items])
         needed: set[str] = set()
         for digest, content in items:
             if _check_digest(digest) in needed:
@@ -143,8 +143,9 @@ class Contents:
 
     def has(self, folder: str, digests: Collection[str]) -> set[str]:
         """Those of ``digests`` whose contents are there, whole."""
+        paths = [layout.data_path(_check_folder(folder), _check_digest(one)) for one in digests]
         snapshot = self._context.snapshot(FILES)
-        self._near(snapshot, (layout.data_path(_check_folder(folder), _check_digest(one)) for one in digests))
+        self._near(snapshot, paths)
         return {one for one in digests if is_there(snapshot, folder, one)}
 
     def digests(self, folder: str) -> Iterator[str]:
@@ -224,6 +225,14 @@ def _remove(tx: Tx, folder: str, name: str) -> None:
         tx.delete(FILES, f"{folder}/{_check_name(name)}")
         return
     remove_content(tx, folder, name)
+
+
+def contents_in(tx: Tx, folder: str) -> Iterator[str]:
+    """The digests whose contents ``folder`` has, whole or in part."""
+    top = f"{folder}/{layout.DATA}"
+    for first in tx.names(FILES, top):
+        for second in tx.names(FILES, f"{top}/{first}"):
+            yield from filter(_DIGEST.fullmatch, tx.names(FILES, f"{top}/{first}/{second}"))
 
 
 def remove_content(tx: Tx, folder: str, digest: str) -> None:

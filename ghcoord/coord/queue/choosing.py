@@ -69,8 +69,9 @@ def choose(
 ) -> list[Task]:
     """The best ``count`` queued tasks for ``offer``, meant for anybody or for this worker, in order.
 
-    ``sessions`` are those whose calls it runs.  Their records have at most ``room`` bytes in all.  Tasks behind a gate are
-    chosen as far as it lets them start, and not for the last ``ahead`` places.
+    ``sessions`` are those whose calls it runs.  Their records have at most
+    ``room`` bytes in all.  Tasks behind a gate are chosen as far as it lets
+    them start, and not for the last ``ahead`` places.
     """
     merge = _Merge()
     for top in (READY, layout.assigned_top(worker_id), *map(layout.session_top, sessions)):

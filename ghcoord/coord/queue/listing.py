@@ -54,7 +54,7 @@ def _places(snapshot: Snapshot, line: str) -> Iterator[str]:
 
 
 def lines(snapshot: Snapshot) -> Iterator[str]:
-    """The folders in which queued tasks stand: for all, for one worker, of one session, and behind the gates of keys."""
+    """The folders in which queued tasks stand: for all, for a worker, of a session, and behind the gates of keys."""
     for name in snapshot.entries(READY):
         yield f"{READY}/{name}"
     yield from _of_owners(snapshot, ASSIGNED)

@@ -11,7 +11,6 @@ from ghcoord.coord.context import TASK_TABLE, Context
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import records as tasks
 from ghcoord.coord.sessions import placing, records
-from ghcoord.coord.sessions.differences import Diff
 from ghcoord.coord.tasks.submission import Submission, plain
 from ghcoord.coord.tasks.submit import Desk, Item
 from ghcoord.coord.tasks.wait import Waiting
@@ -135,24 +134,16 @@ class Calling:
             completed_at=ended.ended_at,
         )
 
-
-    # -- calls of the tools that save and compare
-
     def checkpoint(self, session_id: str, name: str = "", *, wait: float | None = 300.0) -> Checkpoint:
         """Have the session's worker save its files; ``name`` is for people. Raises as :meth:`call` does.
 
-        And ``TaskFailed`` saying why it could not.
+        Raises ``TaskFailed`` as well, saying why it could not.
         """
         result = self.call(session_id, "session.checkpoint", {"name": name} if name else {}, wait=wait)
-        return Checkpoint.model_validate(_data(result, "checkpoint"))
-
-    def diff(self, session_id: str, a: str, b: str | None = None, *, wait: float | None = 300.0) -> Diff:
-        """What changed from checkpoint ``a`` to ``b``, or to the files as they are. Raises as :meth:`checkpoint` does."""
-        result = self.call(session_id, "session.diff", {"a": a} if b is None else {"a": a, "b": b}, wait=wait)
-        return Diff.model_validate(_data(result, "diff"))
+        return Checkpoint.model_validate(data_of(result, "checkpoint"))
 
 
-def _data(result: TaskResult, name: str) -> Any:
+def data_of(result: TaskResult, name: str) -> Any:
     """What a tool returned; raises ``TaskFailed``."""
     if not result.success or name not in result.data:
         raise TaskFailed(result.error or f"the worker returned no {name}")
@@ -223,5 +214,3 @@ def _check_runs(tx: Tx, session: Session, tool: str, judge: Judge) -> None:
         raise UsageError(
             f"the worker {worker.id} of the session {session.id} has no tool {tool!r}: it has {', '.join(tools)[:300]}"
         )
-
-

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from ghcoord.coord import layout
-from ghcoord.coord.context import SESSION_TABLE, Context
+from ghcoord.coord.context import SESSION_TABLE
 from ghcoord.coord.files.content import Contents, remove_content
 from ghcoord.coord.layout import FILES, FLEET
 from ghcoord.coord.sessions import records
@@ -30,14 +30,12 @@ from ghcoord.coord.sessions.manifests import (
     is_digest,
     new_checkpoint_id,
 )
+from ghcoord.coord.sessions.placements import Placements
 from ghcoord.errors import Corrupt, NotFound, Unavailable, UsageError
 from ghcoord.model.codec import stamp
 from ghcoord.model.limits import DEFAULT_LIMITS, Limits
-from ghcoord.model.session import MAX_CHECKPOINTS, Checkpoint, Session, SessionState, without_checkpoint
+from ghcoord.model.session import MAX_CHECKPOINTS, Checkpoint, Session
 from ghcoord.store.tx import Tx
-
-if TYPE_CHECKING:
-    from typing import IO
 
 TRIES = 3
 """How often a publication starts again because contents that it relied on were removed meanwhile."""
@@ -53,18 +51,12 @@ MAX_MODIFIED = 100
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
-class SessionCheckpoints:
-    """The checkpoints of a hub's sessions. May be shared between threads."""
+class SessionCheckpoints(Placements):
+    """The part of a hub's sessions that has to do with what their checkpoints hold."""
 
-    def __init__(self, context: Context, contents: Contents) -> None:
-        self._context = context
-        self._contents = contents
+    _contents: Contents
 
     # -- reading
-
-    def checkpoints(self, session_id: str) -> list[Checkpoint]:
-        """A session's checkpoints, oldest first. Raises ``NotFound`` for a session that is not there."""
-        return list(self._session(session_id).checkpoints)
 
     def _session(self, session_id: str) -> Session:
         session = SESSION_TABLE.find(self._context.snapshot(FLEET), session_id)
@@ -104,8 +96,11 @@ class SessionCheckpoints:
         """A content of a session's checkpoints, verified. Raises ``NotFound`` and ``Corrupt``."""
         return self._contents.read(layout.checkpoints_folder(owner), digest)
 
-    def diff(self, session_id: str, a: str, b: str, *, text: bool = False) -> Diff:
-        """What leads from checkpoint ``a`` to ``b``; with ``text`` also the lines that differ in small text files."""
+    def compared(self, session_id: str, a: str, b: str, *, text: bool = False) -> Diff:
+        """What leads from checkpoint ``a`` to ``b``, without any worker; ``text`` compares the lines of small files.
+
+        Raises ``NotFound`` for one that was not published.
+        """
         first, second = self.read_manifest(session_id, a), self.read_manifest(session_id, b)
         if not text:
             return compare(first, second)
@@ -141,16 +136,7 @@ class SessionCheckpoints:
     def delete_checkpoint(self, session_id: str, checkpoint_id: str) -> None:
         """Remove a checkpoint. Raises ``NotFound``, and ``UsageError`` where it is all that is left of the files."""
 
-        def run(tx: Tx) -> None:
-            session = records.need(tx, session_id)
-            if session.checkpoint(checkpoint_id) is None:
-                raise NotFound(f"session {session_id} has no checkpoint {checkpoint_id[:64]!r}")
-            if session.state is not SessionState.ACTIVE and len(session.checkpoints) == 1:
-                raise UsageError(f"{checkpoint_id} is all that is left of session {session_id}: destroy the session")
-            records.put(tx, without_checkpoint(session, checkpoint_id))
-            tx.event(FLEET, "checkpoint deleted", session=session_id, checkpoint=checkpoint_id)
-
-        self._context.transact((FLEET,), run, near={FLEET: [layout.session_path(session_id)]})
+        self.forget_checkpoint(session_id, checkpoint_id)
         self.prune(session_id, gone=[checkpoint_id])
 
     def prune(self, session_id: str, *, gone: Collection[str] = ()) -> int:
@@ -196,7 +182,7 @@ class SessionCheckpoints:
 
     # -- archives
 
-    def export_checkpoint(self, session_id: str, checkpoint_id: str, target: IO[bytes], form: str = "tar.zst") -> None:
+    def export_checkpoint(self, session_id: str, checkpoint_id: str, target: BinaryIO, form: str = "tar.zst") -> None:
         """Write a checkpoint to ``target`` as ``tar.zst`` or ``tar.gz``.
 
         The manifest is the first member; what follows are the files, which any

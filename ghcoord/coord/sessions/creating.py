@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from ghcoord.coord.sessions import placing, records, settings
 from ghcoord.coord.tasks.calls import gate_key
 from ghcoord.coord.tasks.submission import requirements_of
 from ghcoord.coord.workers.recovery import need_worker
-from ghcoord.errors import NoCapacity, NotFound, UsageError
+from ghcoord.errors import NoCapacity, NotFound, OutcomeUnknown, Throttled, Unavailable, UsageError
 from ghcoord.ids import check_id, new_task_id
 from ghcoord.model.codec import stamp
 from ghcoord.model.lease import Judge
@@ -31,10 +33,14 @@ PAGE = 500
 """Calls that one commit cancels, and sessions that one commit removes, at most."""
 
 
-class Creating:
+class Creating(ABC):
     """The part of a hub's sessions that makes and ends them."""
 
     _context: Context
+
+    @abstractmethod
+    def drop_all(self, session_id: str) -> None:
+        """Remove every content of a session that is no more."""
 
     def create(
         self,
@@ -110,9 +116,8 @@ class Creating:
             source = records.need(tx, session_id)
             start = _start(source, checkpoint)
             kept = {"user_id", "workspace_id", "metadata", "env", "limits", "allow", "sandbox", "requirements"}
-            same = {name: getattr(source, name) for name in kept}
-            blank = {"created_at": stamp(0), "last_active": stamp(0), "epoch": 1}
-            made = Session(id=new_id, created_by=actor, **same, **blank)
+            same: dict[str, Any] = {name: getattr(source, name) for name in kept}
+            made = Session(id=new_id, created_by=actor, created_at=stamp(0), last_active=stamp(0), epoch=1, **same)
             return _create(tx, made, judge, worker, (session_id, start.id))
 
         return self._context.transact((FLEET,), run)
@@ -133,12 +138,15 @@ class Creating:
             records.destroy(tx, session, actor, reason)
             return False
 
+        owners = self._owners(session_id)
         while self._context.transact((FLEET,), run):
             continue
+        self._drop_contents(owners)
 
     def destroy_of(self, worker_id: str, session_ids: Collection[str]) -> tuple[str, ...]:
         """Remove those of ``session_ids`` that the worker has; returns the others. Raises ``NotFound``."""
         actor = self._context.actor
+        owners = {owner for session_id in session_ids for owner in self._owners(session_id)}
 
         def run(tx: Tx) -> tuple[str, ...]:
             worker = need_worker(tx, worker_id)
@@ -148,7 +156,9 @@ class Creating:
                 records.destroy(tx, present[session_id], actor, f"its session was destroyed by {actor}")
             return tuple(sorted(set(session_ids) - set(present)))
 
-        return self._context.transact((FLEET,), run)
+        unknown = self._context.transact((FLEET,), run)
+        self._drop_contents(owners)
+        return unknown
 
     def clean(self, max_age: float = STALE_AFTER) -> int:
         """Remove sessions that nobody has used for ``max_age`` seconds and that have no call; returns how many.
@@ -161,26 +171,50 @@ class Creating:
         margin = context.transactor.store.capabilities.clock_margin
         judge, actor = context.judge(), context.actor
         removed = 0
+        owners: set[str] = set()
         while True:
-            found = [one.id for one in SESSION_TABLE.scan(context.snapshot(FLEET))]
+            ids = [one.id for one in SESSION_TABLE.scan(context.snapshot(FLEET))]
 
-            def run(tx: Tx, found: list[str] = found) -> tuple[int, bool]:
-                gone = 0
-                for session_id in found:
+            def run(tx: Tx, ids: list[str] = ids) -> tuple[list[Session], bool]:
+                gone: list[Session] = []
+                for session_id in ids:
                     session = records.get(tx, session_id)
                     if session is None or not _is_stale(tx, session, max_age, margin, judge):
                         continue
-                    if gone >= PAGE:
+                    if len(gone) >= PAGE:
                         return gone, True
                     records.take_from(tx, session)
                     records.destroy(tx, session, actor, "its session was cleaned up")
-                    gone += 1
+                    gone.append(session)
                 return gone, False
 
             gone, more = context.transact((FLEET,), run)
-            removed += gone
+            removed += len(gone)
+            owners.update(one.id for one in gone)
+            owners.update(saved.origin for one in gone for saved in one.checkpoints if saved.origin)
             if not more:
+                self._drop_contents(owners)
                 return removed
+
+    # -- what the space files has of them
+
+    def _owners(self, session_id: str) -> set[str]:
+        """The sessions whose contents this one's checkpoints need, itself among them."""
+        session = records.find(self._context.snapshot(FLEET), session_id)
+        copied = () if session is None else (one.origin for one in session.checkpoints if one.origin)
+        return {session_id, *copied}
+
+    def _drop_contents(self, owners: Collection[str]) -> None:
+        """Remove the checkpoints of sessions that are gone and that no other one was made of.
+
+        Where the hub cannot be written to now they stay, and go when a session of that id is destroyed.
+        """
+        snapshot = self._context.snapshot(FLEET)
+        left = list(SESSION_TABLE.scan(snapshot))
+        needed = {one.id for one in left} | {saved.origin for one in left for saved in one.checkpoints}
+        with contextlib.suppress(Unavailable, OutcomeUnknown, Throttled):
+            for owner in sorted(set(owners) - needed):
+                self.drop_all(owner)
 
 
 def _is_stale(tx: Tx, session: Session, max_age: float, margin: float, judge: Judge) -> bool:
@@ -241,7 +275,9 @@ def _restore(tx: Tx, session_id: str, checkpoint: str | None, only: str | None, 
         raise UsageError(f"{running} calls of the session {session_id} are running: wait for them, or cancel them")
     if not start.published:
         if only is not None and only != start.worker:
-            raise UsageError(f"only the worker {start.worker!r} has the checkpoint {start.id}: it cannot go to {only!r}")
+            raise UsageError(
+                f"only the worker {start.worker!r} has the checkpoint {start.id}: it cannot go to {only!r}"
+            )
         only = start.worker
     before = session.worker_id
     records.take_from(tx, session)

@@ -121,7 +121,7 @@ class Placements:
             if found is None:
                 raise records.no_checkpoint(session, checkpoint_id)
             after = model.without_checkpoint(session, checkpoint_id)
-            if session.state is SessionState.PARKED and after.restore_from is None:
+            if session.state is not SessionState.ACTIVE and not after.checkpoints:
                 raise UsageError(
                     f"the session {session_id} has no other files than the checkpoint {checkpoint_id}: "
                     f"destroy the session with 'ghcoord session destroy {session_id}'"

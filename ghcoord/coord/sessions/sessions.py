@@ -6,15 +6,16 @@ import threading
 
 from ghcoord.coord.context import Context
 from ghcoord.coord.files.content import Contents
-from ghcoord.coord.sessions.calling import Calling
+from ghcoord.coord.sessions.calling import Calling, data_of
+from ghcoord.coord.sessions.checkpoints import SessionCheckpoints
 from ghcoord.coord.sessions.creating import Creating
+from ghcoord.coord.sessions.differences import Diff
 from ghcoord.coord.sessions.looking import Looking
-from ghcoord.coord.sessions.placements import Placements
 
 __all__ = ["Sessions"]
 
 
-class Sessions(Creating, Looking, Calling, Placements):
+class Sessions(SessionCheckpoints, Creating, Looking, Calling):
     """The sessions of a hub. May be shared between threads."""
 
     def __init__(self, context: Context, contents: Contents) -> None:
@@ -22,3 +23,16 @@ class Sessions(Creating, Looking, Calling, Placements):
         self._contents = contents
         self._mutex = threading.Lock()
         self._touched: dict[str, float] = {}
+
+    def diff(
+        self, session_id: str, a: str, b: str | None = None, *, text: bool = False, wait: float | None = 300.0
+    ) -> Diff:
+        """What changed from checkpoint ``a`` to ``b``, or to the files as they are, which the worker has to look at.
+
+        With ``text`` also the lines that differ in small text files.  Raises
+        ``NotFound``, ``Corrupt``, and as :meth:`call` and :meth:`checkpoint` do.
+        """
+        if b is not None:
+            return self.compared(session_id, a, b, text=text)
+        asked = {"a": a, "text": True} if text else {"a": a}
+        return Diff.model_validate(data_of(self.call(session_id, "session.diff", asked, wait=wait), "diff"))

@@ -213,7 +213,15 @@ def _check_name(name: str) -> None:
 
 
 def _template(tool: str, args: Mapping[str, Any], options: Mapping[str, Any], overlap: bool) -> Template:
-    known = {one.name for one in fields(Submission)} - {"tool", "args", "id", "after", "if_failed", "not_before", "session"}
+    known = {one.name for one in fields(Submission)} - {
+        "tool",
+        "args",
+        "id",
+        "after",
+        "if_failed",
+        "not_before",
+        "session",
+    }
     for name in options:
         if name not in known:
             raise UsageError(f"{name!r} is no option of a schedule's tasks: one of {', '.join(sorted(known))}")

@@ -35,7 +35,11 @@ class Reaped(NamedTuple):
         """One line for people: how many workers, the first of them, and what they held."""
         tasks = sum(one.tasks for one in self.recovered.values())
         locks = sum(one.locks for one in self.recovered.values())
-        taken = f" with {tasks} tasks and {locks} locks" if self.recovered else ""
+        sessions = sum(one.sessions for one in self.recovered.values())
+        held = (
+            f"{tasks} tasks, {locks} locks and {sessions} sessions" if sessions else f"{tasks} tasks and {locks} locks"
+        )
+        taken = f" with {held}" if self.recovered else ""
         return (
             f"{len(self.recovered)} workers recovered{_first(sorted(self.recovered))}{taken}, "
             f"{len(self.removed)} removed{_first(self.removed)}"

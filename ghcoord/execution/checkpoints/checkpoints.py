@@ -39,7 +39,9 @@ from ghcoord.execution.checkpoints.unpack import unpack
 from ghcoord.execution.environment.lock import read_lock
 from ghcoord.execution.files.beneath import Files
 from ghcoord.execution.sandbox.base import Sandbox, prepare_workspace
+from ghcoord.execution.session.folder import write_whole
 from ghcoord.execution.workspace import remove_tree
+from ghcoord.ids import check_id
 from ghcoord.model.codec import stamp
 from ghcoord.model.limits import Limits
 from ghcoord.model.session import MAX_CHECKPOINTS, Checkpoint, Session
@@ -102,7 +104,7 @@ class Restored:
 class Checkpoints:
     """The checkpoints of the sessions of one worker. May be shared between threads.
 
-    ``folder`` is the worker's own, of which nothing is ever shown to a task;
+    ``folder`` is the worker's own and this hub's; nothing of it is ever shown to a task.
     ``keep`` is how many a session has at most.  Without ``publish`` the hub
     knows of them, but only this worker can restore them.
     """
@@ -123,8 +125,7 @@ class Checkpoints:
 
     def store(self, session_id: str) -> LocalStore:
         """The local store of a session, which need not exist."""
-        hub = "".join(each for each in self._hub.id.lower() if each.isascii() and each.isalnum())[:20]
-        return LocalStore(self._folder / hub / session_id, self._hub.runtime)
+        return LocalStore(self._folder / check_id(session_id, "session id"), self._hub.runtime)
 
     # -- saving
 
@@ -152,7 +153,7 @@ class Checkpoints:
                 gone = self._hub.sessions.record_checkpoint(session.id, session.epoch, made, self._keep)
             except OutcomeUnknown:
                 raise  # it may be one: it stays
-            except BaseException:
+            except GhcoordError:
                 store.remove_manifest(manifest.id)
                 raise
             if gone:
@@ -261,8 +262,9 @@ class Checkpoints:
                 remove_tree(fresh)
                 raise
         missing = self._swap(home, fresh, lambda: rebuild(manifest.record.packages, session, home, kit))
+        home.journal_path.unlink(missing_ok=True)
         if journal is not None:
-            home.journal_path.write_bytes(journal)
+            write_whole(home.journal_path, journal)
         return Restored(checkpoint_id, len(manifest.files), manifest.size, missing)
 
     def _swap(self, home: Home, fresh: Path, then: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:

@@ -88,10 +88,10 @@ class LocalStore:
         return self._find(digest) is not None
 
     def _find(self, digest: str) -> Path | None:
-        path = self._objects / digest[:2] / digest
-        for each in (path.with_name(path.name + ".zst"), path):
-            if each.exists():
-                return each
+        path = f"{self._objects}/{digest[:2]}/{digest}"
+        for each in (f"{path}.zst", path):
+            if os.path.exists(each):  # pathlib takes five times as long
+                return Path(each)
         return None
 
     def add(self, source: BinaryIO, size: int) -> tuple[str, int]:

@@ -28,7 +28,6 @@ from ghcoord.coord.sessions.manifests import (
 from ghcoord.errors import GhcoordError, SandboxError, UsageError
 from ghcoord.execution.files.beneath import Files
 from ghcoord.execution.files.entries import Entry
-from ghcoord.execution.files.opening import best_opener
 from ghcoord.execution.files.paths import shown
 from ghcoord.execution.files.tree import walk
 from ghcoord.model.codec import MAX_NUMBER
@@ -101,8 +100,6 @@ def scan(workspace: Path, files: Files, store: Keeper, limits: Limits, now: floa
             found.leave_out(entry.path, why)
         elif entry.kind == "folder":
             found.folders[entry.path] = FolderEntry(entry.mode & 0o777, _micros(info))
-            if entry.mode & 0o500 != 0o500 and os.geteuid() != 0:
-                found.leave_out(entry.path, "what is in it may not be read: chmod u+rx")
         elif entry.kind == "link":
             found.links[entry.path] = entry.target
         else:
@@ -120,7 +117,7 @@ def scan(workspace: Path, files: Files, store: Keeper, limits: Limits, now: floa
 def _entries(workspace: Path) -> Iterator[tuple[Entry, os.stat_result]]:
     root = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        yield from walk(best_opener(), root, skip=SKIPPED)
+        yield from walk(root, skip=SKIPPED, force=True)
     except OSError as why:
         raise SandboxError(f"the workspace {workspace} cannot be read: {why.strerror}") from why
     finally:

@@ -70,7 +70,7 @@ def unpack(
             argv,
             workspace=target,
             runtime=runtime,
-            limits=limits,
+            limits=limits.model_copy(update={"timeout": None, "output_kb": None}),
             stdin_fd=theirs,
             timeout=timeout,
             cancelled=feeder.failed,

@@ -37,6 +37,19 @@ def is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
 
 
+def _is_somewhere(text: str) -> bool:
+    """Whether a private address may be that of a service: one of this machine or of a network."""
+    address = ip_address(text.partition("%")[0])
+    inner = _inner(address) if isinstance(address, IPv6Address) and not address.is_loopback else None
+    if inner is not None:
+        return _is_somewhere(str(inner))
+    return not (address.is_link_local or address.is_multicast or address.is_unspecified or _is_metadata(address))
+
+
+def _is_metadata(address: IPv4Address | IPv6Address) -> bool:
+    return str(address) == "fd00:ec2::254"
+
+
 def _inner(address: IPv6Address) -> IPv4Address | None:
     """The IPv4 address in a mapped, 6to4, Teredo, NAT64 or compatible one."""
     if address.ipv4_mapped or address.sixtofour:
@@ -51,6 +64,8 @@ def _inner(address: IPv6Address) -> IPv4Address | None:
 def usable(host: str, port: int, private: bool, ask: Resolve = resolve) -> list[str]:
     """The addresses of ``host`` that may be connected to; ``private`` ones only where that is allowed.
 
+    Link-local ones, where clouds keep a machine's credentials, never for a name.
+
     All of them must be fit: a name with a public and a private address is
     refused, since whoever made it wants the private one.  Raises
     :class:`AddressRefused`, and ``OSError`` when the name is not known.
@@ -59,8 +74,11 @@ def usable(host: str, port: int, private: bool, ask: Resolve = resolve) -> list[
     if not addresses:
         raise OSError(f"{host} has no address")
     for each in addresses:
-        if not is_public(each) and not private:
-            raise AddressRefused(f"{host} has the address {each}, which is not of the public internet")
+        if not is_public(each) and not (private and (each == host or _is_somewhere(each))):
+            raise AddressRefused(
+                f"{host} has the address {each}, which is not of the public internet: "
+                "where that is meant, the worker's settings name the host as private"
+            )
     return addresses
 
 

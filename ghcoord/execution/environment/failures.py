@@ -6,15 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ghcoord.execution.process import Completed
-from ghcoord.units import format_duration
 
-_STOPPED = {
-    "cancelled": "cancelled",
-    "memory": "it took more memory than it may",
-    "cpu": "it took more CPU time than it may",
-    "processes": "it started more processes than it may",
-    "workspace": "the workspace holds more than it may",
-}
 _NOT_FOUND = re.compile(r"(\S+) was not found in the package registry")
 _NO_WHEEL = re.compile(r"(?:has no (?:usable )?wheels|no (?:usable|matching) wheels|source distribution.*disabled)")
 _NO_SPACE = re.compile(r"No space left on device|File too large|Disk quota exceeded")
@@ -23,30 +15,18 @@ _FILE_TOO_LARGE = 128 + 25
 """The exit code after SIGXFSZ."""
 
 
-def explain(
-    done: Completed, *, only_binary: bool, refused: Sequence[str], failed: Sequence[str], timeout: float | None
-) -> str:
+def explain(done: Completed, *, only_binary: bool, refused: Sequence[str], failed: Sequence[str]) -> str:
     """Why the installation failed; empty when it did not.
 
     ``refused`` and ``failed`` are what the relay says: hosts that are not
     allowed, and those that could not be reached.
     """
-    if done.stopped == "timeout" and timeout is not None:
-        text = f"timed out after {format_duration(timeout)}"
-    elif done.stopped:
-        text = _STOPPED.get(done.stopped, done.stopped)
-    elif done.exit_code:
-        text = _failure(done, only_binary, refused, failed)
-    else:
-        text = ""
-    return f"{text}; some of its processes could not be ended".removeprefix("; ") if done.leftover else text
-
-
-def _failure(done: Completed, only_binary: bool, refused: Sequence[str], failed: Sequence[str]) -> str:
+    if not done.exit_code:
+        return ""
     said = re.sub(r"\s+", " ", done.stderr).strip()
     found = _NOT_FOUND.search(said)
     if refused and not found:
-        return f"not allowed: {refused[0]}; a session is made with the hosts that it may reach besides the index"
+        return f"not allowed: {refused[0]}"
     if failed:
         return f"the package index does not answer: {failed[0]}"
     if found:

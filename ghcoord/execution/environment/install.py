@@ -9,21 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghcoord.errors import SandboxError, UsageError
 from ghcoord.execution import process
 from ghcoord.execution.environment.addresses import Resolve, resolve
+from ghcoord.execution.environment.certificates import find_certificates
 from ghcoord.execution.environment.failures import explain
 from ghcoord.execution.environment.lock import ENVIRONMENT, read_lock
 from ghcoord.execution.environment.make import make_environment
 from ghcoord.execution.environment.network import open_network
 from ghcoord.execution.environment.requirements import check_requirements
+from ghcoord.execution.environment.space import Space, held_to
+from ghcoord.execution.files.beneath import Files
 from ghcoord.execution.process import Completed
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.job import Mount
+from ghcoord.execution.tools.executing import cap_of, stop_error, timeout_of
+from ghcoord.model.limits import Limits
 from ghcoord.model.tool import ToolContext
 
 if TYPE_CHECKING:
@@ -32,7 +37,6 @@ if TYPE_CHECKING:
 UV_MISSING = "the worker has no uv, which installs packages: pip install 'ghcoord[worker]' there"
 
 _ENV = {
-    "HOME": "/tmp",
     "UV_CONCURRENT_DOWNLOADS": "8",
     "UV_CONCURRENT_BUILDS": "2",
     "UV_HTTP_TIMEOUT": "30",
@@ -77,8 +81,6 @@ def install(
     requirements that are not taken, and where the worker or its sandbox cannot
     install; :class:`SandboxError` when the sandbox could not be set up.
     """
-    from ghcoord.execution.files.beneath import Files
-
     wanted = check_requirements(requirements)
     sandbox = kit.sandbox
     if sandbox is None:
@@ -88,22 +90,32 @@ def install(
         raise UsageError(UV_MISSING)
     reach = kit.packages.reach.also(ctx.allow)
     make_environment(ctx.workspace, sandbox, kit.runtime)
-    files = Files(ctx.workspace, sandbox.identity)
-    try:
+    limits = ctx.limits.under(kit.limits)
+    most = None if limits.workspace_mb is None else limits.workspace_mb * 1024 * 1024
+    refused: list[str] = []
+    failed: list[str] = []
+    with Files(ctx.workspace, sandbox.identity) as files, held_to(partial(_keep, ctx), most, kit.runtime) as cache:
         before = read_lock(files)
-        uv = _Uv(kit, ctx, sandbox, program, wanted, no_deps, only_binary)
+        uv = _Uv(kit, ctx, limits, sandbox, program, cache, wanted, no_deps, only_binary)
         done = uv.run_offline() if no_deps else None
-        refused: list[str] = []
-        failed: list[str] = []
         if done is None or (done.exit_code and not done.stopped):
             with open_network(sandbox, ctx.workspace, reach, kit.runtime, ask=ask) as network:
-                done = uv.run(network.argv(uv.command()), mounts=network.mounts)
+                done = uv.run(network.argv(uv.command()), network.mounts, trusted=find_certificates())
+            if network.relay is not None:
                 refused, failed = network.relay.refused, network.relay.failed
         after = read_lock(files)
-    finally:
-        files.close()
-    error = explain(done, only_binary=only_binary, refused=refused, failed=failed, timeout=ctx.timeout)
+    if cache.over:
+        error = f"the downloaded packages take more than the limit workspace_mb allows: {limits.workspace_mb} MiB"
+    else:
+        error = stop_error(done, ctx) or explain(done, only_binary=only_binary, refused=refused, failed=failed)
     return InstallOutcome(tuple(sorted(set(after) - set(before))), done, after, error)
+
+
+def _keep(ctx: ToolContext) -> Path:
+    try:
+        return ctx.keep("uv")
+    except OSError as why:
+        raise SandboxError(f"the folder for downloaded packages could not be made: {why.strerror}") from why
 
 
 @lru_cache(maxsize=1)
@@ -123,20 +135,16 @@ class _Uv:
 
     kit: Kit
     ctx: ToolContext
+    limits: Limits
     sandbox: Sandbox
     program: Path
+    cache: Space
     requirements: Sequence[str]
     no_deps: bool
     only_binary: bool
 
     def mounts(self) -> tuple[Mount, Mount]:
-        return (Mount(self.program, "uv"), Mount(self._cache(), "cache", writable=True))
-
-    def _cache(self) -> Path:
-        try:
-            return self.ctx.keep("uv")
-        except OSError as why:
-            raise SandboxError(f"the folder for downloaded packages could not be made: {why.strerror}") from why
+        return (Mount(self.program, "uv"), Mount(self.cache.folder, "cache", writable=True))
 
     def command(self) -> list[str]:
         workspace = self.ctx.workspace
@@ -156,19 +164,26 @@ class _Uv:
         command.insert(command.index("--"), "--offline")
         return self.run(command, log=False)
 
-    def run(self, argv: Sequence[str], mounts: tuple[Mount, ...] = (), log: bool = True) -> Completed:
+    def run(
+        self, argv: Sequence[str], mounts: tuple[Mount, ...] = (), *, trusted: Path | None = None, log: bool = True
+    ) -> Completed:
         kit, ctx = self.kit, self.ctx
+        env = dict(_ENV)
+        if trusted is not None:
+            certificates = Mount(trusted, "certificates.pem")
+            env["SSL_CERT_FILE"] = self.sandbox.where(ctx.workspace, certificates)
+            mounts = (*mounts, certificates)
         return process.run(
             self.sandbox,
             argv,
             workspace=ctx.workspace,
             runtime=kit.runtime,
-            env=_ENV,
-            timeout=ctx.timeout,
+            env=env,
+            timeout=timeout_of(ctx),
             grace=kit.grace,
-            cap=kit.output_cap,
-            limits=ctx.limits,
+            cap=cap_of(kit, self.limits),
+            limits=self.limits,
             mounts=(*self.mounts(), *mounts),
-            cancelled=ctx.cancelled,
+            cancelled=lambda: self.cache.over or ctx.cancelled(),
             log=ctx.log if log else lambda stream, text: None,
         )

@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from ghcoord.errors import SandboxError
 from ghcoord.execution import process
 from ghcoord.execution.environment.lock import ENVIRONMENT
 from ghcoord.execution.sandbox.base import Identity, Sandbox, worker_python
+from ghcoord.execution.workspace import remove_tree
 
 _TRIES = 5
 _CONFIG_BYTES = 4096
@@ -46,6 +47,9 @@ _OLD_VIRTUAL_PATH="$PATH"
 PATH="$VIRTUAL_ENV/bin:$PATH"
 export VIRTUAL_ENV PATH
 """
+
+_placing = threading.Lock()
+"""Two first calls of a session at a time: the second finds what the first has made."""
 
 _asked: dict[object, Interpreter] = {}
 """What sandboxes said of their interpreter; they are few and do not change."""
@@ -84,7 +88,9 @@ def make_environment(workspace: Path, sandbox: Sandbox, runtime: Runtime) -> Pat
                 return workspace / ENVIRONMENT
             with _private(workspace.parent) as private:
                 _build(private / "new", python, inside, sandbox.identity)
-                _put_in_place(private, fd)
+                with _placing:
+                    if not _is_whole(fd, python):
+                        _put_in_place(private, fd)
     except OSError as why:
         raise SandboxError(f"the environment in {workspace} could not be made: {why.strerror or why}") from why
     return workspace / ENVIRONMENT
@@ -125,7 +131,7 @@ def _ask(sandbox: Sandbox, python: str, runtime: Runtime) -> Interpreter:
         argv = [python, "-I", "-S", "-c", _PROBE]
         done = process.run(sandbox, argv, workspace=workspace, runtime=runtime, timeout=_PROBE_TIMEOUT)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
     found = _PROBED.fullmatch(done.stdout.strip())
     if found is None:
         raise SandboxError(
@@ -192,8 +198,7 @@ def _private(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # What was in the workspace's place may be anything, and large; removing by descriptors follows no link.
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def _build(root: Path, python: Interpreter, inside: str, identity: Identity | None) -> None:
@@ -225,7 +230,7 @@ def _put_in_place(private: Path, workspace: int) -> None:
                 _move_out(workspace, target, f"old-{attempt}")
             try:
                 os.rename("new", ENVIRONMENT, src_dir_fd=target, dst_dir_fd=workspace)
-            except (FileExistsError, NotADirectoryError, OSError):
+            except OSError:
                 if attempt == _TRIES - 1:
                     raise
             else:

@@ -18,6 +18,7 @@ from ghcoord.execution.environment.settings import Reach
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.job import Mount
 from ghcoord.model.tier import Tier
+from ghcoord.model.tool import ToolContext
 
 _SOCKET = "relay"
 
@@ -26,12 +27,13 @@ _SOCKET = "relay"
 class Network:
     """A relay with what a command needs to reach it."""
 
-    relay: Relay
-    mounts: tuple[Mount, ...]
-    prefix: tuple[str, ...]
+    relay: Relay | None = None
+    """``None`` where nothing may be reached."""
+    mounts: tuple[Mount, ...] = ()
+    prefix: tuple[str, ...] = ()
 
     def argv(self, command: Sequence[str]) -> list[str]:
-        """``command``, whose first word is the path of a program, with the relay as its proxy."""
+        """``command`` with the relay as its proxy."""
         return [*self.prefix, *command]
 
 
@@ -69,6 +71,19 @@ def open_network(
     finally:
         relay.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def network_of(sandbox: Sandbox, ctx: ToolContext, runtime: Runtime) -> Iterator[Network]:
+    """What the commands of a session may reach: its own list of hosts, and nothing where that is empty.
+
+    Raises like :func:`open_network`.
+    """
+    if not ctx.allow:
+        yield Network()
+        return
+    with open_network(sandbox, ctx.workspace, Reach(frozenset()).also(ctx.allow), runtime) as network:
+        yield network
 
 
 @lru_cache(maxsize=1)

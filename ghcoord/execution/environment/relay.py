@@ -165,7 +165,7 @@ class Relay:
             else:
                 self._fetch(request, client, upstream)
         except http.client.HTTPException:
-            self._tell(self._failed, f"{request.host} answered what is no HTTP")
+            self._tell(self._failed, f"{request.host} broke off, or answered what is no HTTP")
         finally:
             self._drop(upstream)
 

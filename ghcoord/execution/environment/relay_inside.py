@@ -12,6 +12,7 @@ from __future__ import annotations
 import _thread
 import os
 import select
+import signal
 import socket
 import sys
 
@@ -68,10 +69,12 @@ def main(path: str, *argv: str) -> None:
         for name in PROXY_VARIABLES:
             os.environ[name] = proxy
         try:
-            os.execv(argv[0], argv)
+            os.execvp(argv[0], argv)
         except OSError as why:
             print(f"{argv[0]} could not be started: {why.strerror}", file=sys.stderr, flush=True)
             os._exit(127)
+    # Whoever ends the sandbox gently asks every process in it; the program may take its time.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ended = os.pidfd_open(child)
     poll = select.poll()
     for fd in (ended, listener.fileno()):

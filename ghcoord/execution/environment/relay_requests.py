@@ -78,7 +78,7 @@ def _field(line: str) -> tuple[str, str]:
 def _tunnel(target: str, hosts: list[str], reach: Reach) -> Request:
     host, port = _authority(target)
     if (host, port) not in reach.tunnels:
-        raise Refused(403, f"{host}:{port} is not among the hosts that are allowed")
+        raise Refused(403, f"{host}:{port} is not among the hosts that this worker and this session allow")
     if hosts and hosts[0].lower() not in (target.lower(), target.rpartition(":")[0].lower()):
         raise Refused(400, "Host names another host than the request")
     return Request("CONNECT", host, port)

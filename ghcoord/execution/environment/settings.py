@@ -21,17 +21,20 @@ _PORTS = {"http": 80, "https": 443}
 class PackageSettings:
     """``index``: the package index (PEP 503). ``hosts``: what may be reached besides it, over https on port 443.
 
-    ``only_binary``: whether wheels only are installed unless a call says otherwise.
-    Raises :class:`UsageError` for what cannot be used.
+    ``only_binary``: whether wheels only are installed unless a call says
+    otherwise.  ``private``: which of these hosts may have addresses of a private
+    network, besides an index that is not PyPI.  Raises :class:`UsageError` for
+    what cannot be used.
     """
 
     index: str = PYPI
     hosts: tuple[str, ...] = ("pypi.org", "files.pythonhosted.org")
     only_binary: bool = True
+    private: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _ = self.reach
-        for host in self.hosts:
+        for host in (*self.hosts, *self.private):
             check_host(host)
 
     @cached_property
@@ -45,8 +48,8 @@ class PackageSettings:
             tunnels.add(own)
         plain = {own} if url.scheme == "http" else set()
         # PyPI is nowhere but in public; an index of somebody's own may be on this machine or in a private network.
-        private = frozenset() if self.index.rstrip("/") == PYPI else frozenset({own[0]})
-        return Reach(frozenset(tunnels), frozenset(plain), private)
+        private = set(self.private) if self.index.rstrip("/") == PYPI else {own[0], *self.private}
+        return Reach(frozenset(tunnels), frozenset(plain), frozenset(private))
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,21 +216,13 @@ class Files:
             try:
                 found: Iterator[Entry]
                 if recursive:
-                    found = (entry for entry, _ in tree.walk(self._root.opener, folder))
+                    found = (entry for entry, _ in tree.walk(folder))
                 else:
-                    found = self._scan(folder)
+                    found = (entry for name, entry, _ in tree.scan_at(folder) if not tree.is_private(name, entry))
                 wanted = (entry for entry in found if pattern is None or pattern.matches(entry.path))
                 return sorted(islice(wanted, limit), key=lambda entry: entry.path)
             finally:
                 os.close(folder)
-
-    def _scan(self, folder: int) -> Iterator[Entry]:
-        listed = tree.open_folder(self._root.opener, folder, ".")
-        try:
-            for _, entry, _ in tree.scan(listed, "."):
-                yield entry
-        finally:
-            os.close(listed)
 
     def stat(self, path: str) -> Entry:
         """What lies at ``path``; a link is not followed."""
@@ -257,7 +249,7 @@ class Files:
                     os.unlink(name, dir_fd=folder)
                     return 1
                 if recursive:
-                    return tree.remove(self._root.opener, folder, name)
+                    return tree.remove(folder, name)
                 try:
                     os.rmdir(name, dir_fd=folder)
                 except OSError as why:
@@ -298,7 +290,7 @@ class Files:
         worker's own user that forbids reading is given back to its owner.
         """
         with told("."):
-            for entry, _ in tree.walk(self._root.opener, self._root.fd, skip=skip, force=True):
+            for entry, _ in tree.walk(self._root.fd, skip=skip, force=True):
                 yield entry
 
     def usage(self) -> tuple[int, int]:
@@ -310,7 +302,7 @@ class Files:
     def _measure(self, most: int | None) -> tuple[int, int]:
         size = count = 0
         with told("."):
-            for _, info in islice(tree.walk(self._root.opener, self._root.fd), most):
+            for _, info in islice(tree.walk(self._root.fd), most):
                 size += info.st_blocks * 512
                 count += 1
         return size, count

@@ -12,7 +12,7 @@ from ghcoord.errors import UsageError
 
 Kind = Literal["file", "folder", "link", "other"]
 
-MAX_PATTERN = 1000
+MAX_PATTERN = 250
 """Characters of the longest pattern."""
 
 _T = TypeVar("_T")

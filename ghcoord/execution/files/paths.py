@@ -10,8 +10,8 @@ PRIVATE_PREFIX = ".ghcoord-"
 MAX_NAME = 255
 """Bytes of the longest name of a file (NAME_MAX)."""
 
-MAX_PATH = 1 << 20
-"""Bytes of the longest path that is looked at; Linux takes 4,095 at a time, what is longer is walked in steps."""
+MAX_DEPTH = 4000
+"""Folders within each other that are gone through: a bound to the work that a stranger can cause."""
 
 
 def workspace_path(path: str) -> str:
@@ -43,8 +43,8 @@ def folder_path(path: str) -> str:
         raise PathRefused("the path is not valid UTF-8") from None
     if any(size > MAX_NAME for size in sizes):
         raise PathRefused(f"a name in the path has {max(sizes)} bytes: at most {MAX_NAME} are possible")
-    if sum(sizes) + len(sizes) > MAX_PATH:
-        raise PathRefused(f"the path has more than {MAX_PATH} bytes")
+    if len(parts) > MAX_DEPTH:
+        raise PathRefused(f"the path has {len(parts)} parts: at most {MAX_DEPTH} are accepted")
     return "/".join(parts) or "."
 
 

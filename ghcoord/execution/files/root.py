@@ -93,18 +93,26 @@ class Root:
         parts = path.split("/")
         for deep, name in enumerate(parts):
             try:
-                try:
-                    os.mkdir(name, 0o755, dir_fd=at)
-                    made = True
-                except FileExistsError:
-                    made = False
-                below = self.open("/".join(parts[: deep + 1]), flags)
+                below = self._step(at, name, "/".join(parts[: deep + 1]))
             finally:
                 os.close(at)
             at = below
-            if made:
-                self._own_folder(at)
         return at
+
+    def _step(self, folder: int, name: str, path: str) -> int:
+        """The folder ``name`` in ``folder``, whose path is ``path``; made when there is none."""
+        flags = os.O_PATH | os.O_DIRECTORY
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=folder)
+            made = os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
+            self._own_folder(made)
+            return made
+        try:
+            return open_beneath(self.opener, folder, name, flags, links=False)
+        except OSError as why:
+            if why.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+        return self.open(path, flags)
 
     def _own_folder(self, folder: int) -> None:
         if self._identity is not None and os.fstat(folder).st_uid == 0:

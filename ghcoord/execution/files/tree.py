@@ -1,7 +1,8 @@
 """Going through folders that a stranger may change meanwhile, and removing them.
 
-No link is followed and no more than two descriptors are held, however deep the
-folders lie: each folder is opened anew from the root.
+No link is followed, and one descriptor is held however deep the folders lie:
+the way down is by name from the folder that is open, the way up by ``..``,
+which must be the folder that it came from.
 """
 
 from __future__ import annotations
@@ -10,63 +11,17 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 
 from ghcoord.errors import PathRefused, UsageError
 from ghcoord.execution.files.entries import Entry, entry_of
-from ghcoord.execution.files.opening import Opener, open_beneath
-from ghcoord.execution.files.paths import PRIVATE_PREFIX, shown
+from ghcoord.execution.files.paths import MAX_DEPTH, PRIVATE_PREFIX, shown
 
-MAX_DEPTH = 4000
-"""Folders within each other that are gone through; opening one at that depth takes 0.2 ms."""
-
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
-"""It is no longer the folder that was listed."""
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_NOFOLLOW
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _PASSES = 10
 """How often a folder is emptied again that fills while it is removed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A folder on the way. Its path is put together when needed: a list of all paths could fill the memory."""
-
-    above: _Node | None
-    name: str
-    depth: int
-
-    def path(self) -> str:
-        parts, node = [], self
-        while node.above is not None:
-            parts.append(node.name)
-            node = node.above
-        return "/".join(reversed(parts)) or "."
-
-
-def open_folder(opener: Opener, root: int, path: str, *, force: bool = False) -> int:
-    """A descriptor to list the folder ``path`` by; no link is followed.
-
-    With ``force`` a folder of the worker's own user that forbids it is given
-    back to its owner (``u+rwx``).  Root needs no permission.
-    """
-    try:
-        return open_beneath(opener, root, path, _FOLDER, links=False)
-    except PermissionError:
-        if not force:
-            raise
-    if path == ".":
-        os.chmod(f"/proc/self/fd/{root}", 0o700)
-    else:
-        fd = open_beneath(opener, root, path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, links=False)
-        try:
-            # The descriptor itself, not what lies at the path by now; fchmod refuses O_PATH.
-            os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(os.fstat(fd).st_mode) | 0o700)
-        finally:
-            os.close(fd)
-    return open_beneath(opener, root, path, _FOLDER, links=False)
 
 
 def scan(folder: int, above: str) -> Iterator[tuple[str, Entry, os.stat_result]]:
@@ -78,102 +33,217 @@ def scan(folder: int, above: str) -> Iterator[tuple[str, Entry, os.stat_result]]
                 target = os.readlink(each.name, dir_fd=folder) if stat.S_ISLNK(info.st_mode) else ""
             except OSError:
                 continue
-            path = each.name if above == "." else f"{above}/{each.name}"
+            path = f"{above}/{each.name}" if above else each.name
             yield each.name, entry_of(path, info, target), info
 
 
-def walk(
-    opener: Opener, root: int, *, skip: Collection[str] = (), force: bool = False
-) -> Iterator[tuple[Entry, os.stat_result]]:
+def scan_at(folder: int) -> Iterator[tuple[str, Entry, os.stat_result]]:
+    """Like :func:`scan` for a folder that is open to work in, but not to be read. Raises ``OSError``."""
+    listed = os.open(".", _FOLDER, dir_fd=folder)
+    try:
+        yield from scan(listed, "")
+    finally:
+        os.close(listed)
+
+
+def is_private(name: str, entry: Entry) -> bool:
+    """Whether it is a temporary file of ours, which is no part of the workspace's content."""
+    return name.startswith(PRIVATE_PREFIX) and entry.kind == "file"
+
+
+def walk(root: int, *, skip: Collection[str] = (), force: bool = False) -> Iterator[tuple[Entry, os.stat_result]]:
     """Everything below ``root``, a folder before what it holds, in no order else.
 
     Without ``force`` the content of a folder that cannot be read is left out.
     Names in ``skip`` are left out with all below them, and so are our own
-    temporary files.  Raises :class:`PathRefused` beyond :data:`MAX_DEPTH`.
+    temporary files.  Raises :class:`PathRefused` beyond ``MAX_DEPTH``.
     """
-    top = _Node(None, "", 0)
-    pending = [top]
-    while pending:
-        node = pending.pop()
-        above = node.path()
-        try:
-            folder = open_folder(opener, root, above, force=force)
-        except OSError as why:
-            if node is top or (why.errno not in _GONE and force):
-                raise
-            continue
-        try:
-            for name, entry, info in scan(folder, above):
-                if name in skip or (name.startswith(PRIVATE_PREFIX) and entry.kind == "file"):
-                    continue
-                yield entry, info
-                if entry.kind == "folder":
-                    pending.append(_deeper(node, name))
-        finally:
-            os.close(folder)
+    with _Climb(root, force) as climb:
+        while climb.levels:
+            level = climb.levels[-1]
+            if not level.listed:
+                level.listed = True
+                above = climb.path()
+                for name, entry, info in scan(climb.fd, above):
+                    if name in skip or is_private(name, entry):
+                        continue
+                    yield entry, info
+                    if entry.kind == "folder":
+                        level.folders.append(name)
+            while level.folders:
+                if climb.down(level.folders.pop()):
+                    break
+            else:
+                climb.up()
 
 
-def _deeper(node: _Node, name: str) -> _Node:
-    if node.depth >= MAX_DEPTH:
-        raise PathRefused(f"folders lie more than {MAX_DEPTH} deep in each other: {shown(node.path())[:200]}…")
-    return _Node(node, name, node.depth + 1)
-
-
-def remove(opener: Opener, root: int, name: str) -> int:
+def remove(parent: int, name: str) -> int:
     """Remove the folder ``name`` and all below it; how many things that were.
 
-    Raises :class:`PathRefused` beyond :data:`MAX_DEPTH` (what lies higher may
-    be gone then), :class:`UsageError` when a task keeps filling it.
+    Raises :class:`PathRefused` beyond ``MAX_DEPTH`` (what lies higher may be
+    gone then), :class:`UsageError` when a task keeps filling it, and
+    ``OSError``.
     """
     removed = 0
-    pending = [(_Node(_Node(None, "", 0), name, 0), 0)]
-    while pending:
-        node, passes = pending[-1]
-        where = node.path()
-        folders = []
-        with contextlib.suppress(OSError):
-            folder = open_folder(opener, root, where, force=True)
-            try:
-                for inner, entry, _ in scan(folder, where):
+    with _Climb(parent, force=True) as climb:
+        if not climb.down(name):
+            return _unlink(parent, name, os.unlink)
+        while len(climb.levels) > 1:
+            level = climb.levels[-1]
+            if not level.listed:
+                level.listed = True
+                level.passes += 1
+                for inner, entry, _ in scan(climb.fd, ""):
                     if entry.kind == "folder":
-                        folders.append(inner)
+                        level.folders.append(inner)
                     else:
-                        with contextlib.suppress(FileNotFoundError):
-                            os.unlink(inner, dir_fd=folder)
-                            removed += 1
-            finally:
-                os.close(folder)
-        if folders and passes < _PASSES:
-            pending[-1] = (node, passes + 1)
-            pending += [(_deeper(node, inner), 0) for inner in folders]
-            continue
-        code = _remove_one(opener, root, where)
-        if code == errno.ENOTEMPTY and passes < _PASSES:
-            pending[-1] = (node, passes + 1)
-        elif code in (0, errno.ENOENT):
-            removed += code == 0
-            pending.pop()
-        elif code == errno.ENOTEMPTY:
-            raise UsageError(f"files keep appearing in {shown(where)}: end what writes there first")
-        else:
-            raise OSError(code, os.strerror(code), where)
+                        removed += _unlink(climb.fd, inner, os.unlink)
+            if level.folders:
+                inner = level.folders.pop()
+                if not climb.down(inner):
+                    removed += _unlink(climb.fd, inner, os.unlink)
+                continue
+            above = climb.levels[-2]
+            inner = level.name
+            if not climb.up():
+                continue
+            try:
+                removed += _unlink(climb.fd, inner, os.rmdir)
+            except NotADirectoryError:
+                removed += _unlink(climb.fd, inner, os.unlink)
+            except OSError as why:
+                if why.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if level.passes >= _PASSES:
+                    raise UsageError(f"files keep appearing in {shown(inner)}: end what writes there first") from None
+                if climb.down(inner):
+                    climb.levels[-1].passes = level.passes
+                else:
+                    above.folders.append(inner)
     return removed
 
 
-def _remove_one(opener: Opener, root: int, path: str) -> int:
-    """Remove one empty folder, or what has taken its place; the error's number."""
-    parent, _, name = path.rpartition("/")
+def _unlink(folder: int, name: str, how: Callable[..., None]) -> int:
+    """Remove one thing; 0 when it is gone already."""
     try:
-        folder = open_beneath(opener, root, parent or ".", os.O_PATH | os.O_DIRECTORY, links=False)
-    except OSError as why:
-        return errno.ENOENT if why.errno in _GONE else why.errno or errno.EIO
-    try:
+        how(name, dir_fd=folder)
+    except FileNotFoundError:
+        return 0
+    return 1
+
+
+@dataclass(slots=True)
+class _Level:
+    """A folder on the way down, and those in it that are still to be entered."""
+
+    name: str
+    identity: tuple[int, int]
+    listed: bool = False
+    folders: list[str] = field(default_factory=list)
+    passes: int = 0
+
+
+class _Climb:
+    """A way through folders; ``fd`` is the one it is in, the last of ``levels``."""
+
+    def __init__(self, root: int, force: bool) -> None:
+        self._root = root
+        self._force = force
+        self.fd = self._read(root)
+        self.levels = [_Level("", _identity(self.fd))]
+
+    def __enter__(self) -> _Climb:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    def path(self) -> str:
+        """Of the folder it is in; empty at the top."""
+        return "/".join(level.name for level in self.levels[1:])
+
+    def down(self, name: str) -> bool:
+        """Enter a folder; false when there is none of that name, or it may not be entered.
+
+        Raises :class:`PathRefused` when it lies too deep; with ``force``
+        ``OSError`` for what still cannot be entered.
+        """
         try:
-            os.rmdir(name, dir_fd=folder)
-        except NotADirectoryError:
-            os.unlink(name, dir_fd=folder)
-    except OSError as why:
-        return why.errno or errno.EIO
-    finally:
-        os.close(folder)
-    return 0
+            fd = self._enter(self.fd, name)
+        except OSError as why:
+            if self._force and why.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            return False
+        identity = _identity(fd)
+        if identity[0] != self.levels[0].identity[0]:
+            os.close(fd)
+            return False
+        if len(self.levels) > MAX_DEPTH:
+            os.close(fd)
+            raise PathRefused(f"folders lie more than {MAX_DEPTH} deep in each other: {shown(self.path())[:200]}…")
+        os.close(self.fd)
+        self.fd = fd
+        self.levels.append(_Level(name, identity))
+        return True
+
+    def up(self) -> bool:
+        """Back to the folder above; false when there is none, or it is not there any more, and then further up."""
+        self.levels.pop()
+        found = True
+        while self.levels:
+            with contextlib.suppress(OSError):
+                fd = self._above(found)
+                if _identity(fd) == self.levels[-1].identity:
+                    os.close(self.fd)
+                    self.fd = fd
+                    return found
+                os.close(fd)
+            # Moved or removed meanwhile, so what was still to do in it is not at its place either.
+            if found:
+                found = False
+                continue
+            self.levels.pop()
+        return False
+
+    def _above(self, by_dots: bool) -> int:
+        """The folder above by ``..``, or by its names from the top. Raises ``OSError``."""
+        if by_dots:
+            return os.open("..", _FOLDER, dir_fd=self.fd)
+        fd = self._read(self._root)
+        for level in self.levels[1:]:
+            try:
+                below = os.open(level.name, _FOLDER, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
+
+    def _enter(self, folder: int, name: str) -> int:
+        """Open a folder by its name; with ``force`` one of the worker's own user is given back to its owner first."""
+        try:
+            return os.open(name, _FOLDER, dir_fd=folder)
+        except PermissionError:
+            if not self._force:
+                raise
+        handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            return self._read(handle)
+        finally:
+            os.close(handle)
+
+    def _read(self, handle: int) -> int:
+        """Open again, to be read, the folder that ``handle`` is; not what has its name by now."""
+        this = f"/proc/self/fd/{handle}"
+        flags = _FOLDER & ~os.O_NOFOLLOW
+        try:
+            return os.open(this, flags)
+        except PermissionError:
+            if not self._force:
+                raise
+        os.chmod(this, stat.S_IMODE(os.fstat(handle).st_mode) | 0o700)
+        return os.open(this, flags)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino

@@ -64,6 +64,8 @@ class Launch(ABC):
     """The user that the first process becomes before it starts; ``None`` for ours."""
     status_fd: int
     """The sandbox reports here; what arrives goes to :meth:`feed`."""
+    tells_cpu: bool = False
+    """Whether the first process waits for all others, so that its end tells the time that all have used."""
     watch: Watch | None = None
     """What keeps the job's limits that the kernel does not; ``None`` when there is nothing to watch."""
 

@@ -5,13 +5,17 @@ bubblewrap 0.8; the oldest release with ``--disable-userns``).  Under root the
 process becomes an unprivileged user *before* bubblewrap starts: root in a user
 namespace still owns root's files.
 
-Limits stated: no seccomp filter, so the network namespace leaves AF_VSOCK open
-and the kernel's whole system call surface; no limit of memory, processor time
-or number of processes; the workspace has no quota.  A worker that is killed by
-SIGKILL in the 10 to 20 ms in which a sandbox is being set up can leave that one
-launch behind: the kernel tells bubblewrap of its parent's death only from then
-on.  Mostly it hangs before it has run anything, and a worker of the same
-machine ends it (:mod:`ghcoord.execution.sandbox.orphans`).
+A seccomp filter takes away what no namespace covers.  The first process inside
+waits until it is under its limits: in its cgroup, or watched, and with its
+``RLIMIT_…``; that of processes is set inside the namespace of users, where it
+counts this command's and nobody else's.
+
+Limits stated: without a cgroup, memory that belongs to no process and no file
+system (buffers of sockets and pipes) is not counted.  A worker that is killed
+by SIGKILL in the 10 to 20 ms in which a sandbox is being set up can leave that
+one launch behind, before it has run anything: the kernel tells bubblewrap of
+its parent's death only from then on.  A worker of the same machine ends it
+(:mod:`ghcoord.execution.sandbox.orphans`).
 """
 
 from __future__ import annotations
@@ -213,12 +217,16 @@ class _Bwrapped(Launch):
                 options = [*options, "--ro-bind-data", str(fds[-1]), path]
             self.status_fd, status_write = os.pipe2(os.O_CLOEXEC)
             fds += [self.status_fd, status_write]
-            self._block_read, self._block = os.pipe2(os.O_CLOEXEC)
-            fds += [self._block_read, self._block]
+            read_end, self._block = os.pipe2(os.O_CLOEXEC)
+            fds += [read_end, self._block]
+            # Open for both, so that it has no end when we die: then the command is never started.
+            fds.append(block := os.open(f"/proc/self/fd/{read_end}", os.O_RDWR | os.O_CLOEXEC))
+            os.close(read_end)
+            fds.remove(read_end)
             policy = Policy(uncounted_memory=limits.memory_mb is None or groups is not None)
             fds.append(data_fd(filter_bytes(policy)))
             options = [*options, "--remount-ro", "/", "--json-status-fd", str(status_write)]
-            options += ["--block-fd", str(self._block_read), "--seccomp", str(fds[-1])]
+            options += ["--block-fd", str(block), "--seccomp", str(fds[-1])]
             fds.append(data_fd(b"".join(each.encode() + b"\0" for each in options)))
             if limits != Limits():
                 folders = ("/tmp", "/dev/shm")
@@ -231,9 +239,12 @@ class _Bwrapped(Launch):
         self._status = b""
         self._init_pid: int | None = None
         self._init_fd: int | None = None
+        self._killed = False
 
     def feed(self, data: bytes, process: subprocess.Popen[bytes]) -> None:
         self._status += data
+        if self.watch is not None and self._reported("exit-code") is not None:
+            self.watch.sample()
         if self._init_pid is None and (found := self._reported("child-pid")) is not None:
             self._init_pid = found
             try:
@@ -253,12 +264,8 @@ class _Bwrapped(Launch):
         apply_limits(pid, resource_limits(self._limits, processes=True, apart=APART), self._identity)
         with contextlib.suppress(OSError):
             Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
-        self._unblock()
-
-    def _unblock(self) -> None:
-        if self._block >= 0:
-            os.close(self._block)
-            self._block = -1
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._block, b"G")
 
     def _reported(self, key: str) -> int | None:
         for line in self._status.splitlines(keepends=True):
@@ -278,9 +285,12 @@ class _Bwrapped(Launch):
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         if self._init_fd is not None:
-            # The first process of a pid namespace takes all others with it.
+            # The first process of a pid namespace takes all others with it, and the bubblewrap outside ends by itself.
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
+            if not self._killed:
+                self._killed = True
+                return
         elif process.poll() is None:
             # Before bubblewrap has reported, its child may be waiting for it without knowing that it died (measured:
             # 1 in 20 such kills left one behind). Stopped, it can neither start another nor let a pid be used again.
@@ -309,8 +319,11 @@ class _Bwrapped(Launch):
 
     def close(self) -> None:
         os.close(self.status_fd)
-        self._unblock()
+        os.close(self._block)
         if self.watch is not None:
             self.watch.close()
         if self._init_fd is not None:
+            # A worker that is a container's first process is the one to whom what bubblewrap has left falls.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._init_fd, os.WEXITED | os.WNOHANG)
             os.close(self._init_fd)

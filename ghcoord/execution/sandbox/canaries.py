@@ -90,8 +90,8 @@ try() {
 try outside-write sh -c ': > "$1/escaped"' sh "$outside"
 try outside-read cat "$outside/secret"
 try shadow-read cat /etc/shadow
-try system-write sh -c 'test -w /usr && : > "/usr/$1"' sh "$marker"
-try kernel-write sh -c 'test -w /proc/sys/kernel/core_pattern && : >> /proc/sys/kernel/core_pattern'
+try system-write sh -c ': > "/usr/$1" && rm "/usr/$1"' sh "$marker"
+try kernel-write sh -c ': >> /proc/sys/kernel/core_pattern'
 cat /proc/[0-9]*/environ 2>/dev/null | tr '\0' '\n' | sed 's/^/environ=/'
 if [ "$(readlink /proc/self/ns/pid)" = "$pids" ]; then
   try worker-arguments cat "/proc/$worker/cmdline"

@@ -126,7 +126,7 @@ def main(argv: list[str]) -> int:
     for fd in (spec, control, status):
         os.set_inheritable(fd, False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda number, frame: None)  # unlike SIG_IGN, the client does not inherit it
     with open(spec, "rb") as file:
         program, name, count, *rest = os.fsdecode(file.read()).split("\0")
     env = dict(each.split("=", 1) for each in rest[: int(count)])

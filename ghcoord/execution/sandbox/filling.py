@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from ghcoord.errors import SandboxError
@@ -25,11 +25,16 @@ REST = 0.25
 STEP = 400
 """Entries looked at in one look: about 2 ms."""
 
+FIRST_STEP = 4 * STEP
+"""The same before the command starts; mostly the sandbox is still being set up meanwhile."""
+
 HURRIED_STEP = 10 * STEP
 """The same when the disk has lost more room than the folder may still take."""
 
 SLACK = 1024 * 1024
 """Bytes by which a folder that was over its limit may still grow, so that what clears it up can run."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Filling:
@@ -38,18 +43,24 @@ class Filling:
     def __init__(self, folder: Path, limit: int) -> None:
         """``limit`` is in bytes. Raises :class:`SandboxError` when ``folder`` is none."""
         try:
-            self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._root = os.open(folder, _FOLDER)
         except OSError as why:
             raise SandboxError(f"the workspace {folder} cannot be measured: {why.strerror}") from None
         self._limit = limit
         self._device = os.fstat(self._root).st_dev
         self._free_at_start = self._free_at_pass = self._free()
-        self._pass: Iterator[None] | None = None
+        self._pass: Generator[None, None, None] | None = None
         self._began = self._next = 0.0
         self._found = 0
         self._seen: set[int] = set()
         self.size: int | None = None
         """Bytes that the last whole pass found."""
+
+    def begin(self) -> None:
+        """Measure what is there before the command starts, as far as a few milliseconds go."""
+        self._start_pass(())
+        if self._go_on(FIRST_STEP):
+            self._end_first_pass(0)
 
     def look(self, now: float, pids: Sequence[int]) -> bool:
         """Go on measuring; whether a pass has found more than is allowed.
@@ -63,37 +74,52 @@ class Filling:
         if self._pass is None:
             if now < self._next and not hurried:
                 return False
-            self._free_at_pass = self._free()
-            self._found, self._began = 0, now
-            self._seen.clear()
-            self._pass = self._measure(pids)
-        for number, _ in enumerate(self._pass, start=1):
-            if number >= (HURRIED_STEP if hurried else STEP):
-                return False
-        self._pass = None
+            self._began = now
+            self._start_pass(pids)
+        if not self._go_on(HURRIED_STEP if hurried else STEP):
+            return False
         self._next = now + max(REST, 4 * (now - self._began))
         if self.size is None:
-            grown = max(self._free_at_start - self._free(), 0)
-            self._limit = max(self._limit, self._found - grown + SLACK)
+            self._end_first_pass(max(self._free_at_start - self._free(), 0))
         self.size = self._found
         return self.size > self._limit
+
+    def _start_pass(self, pids: Sequence[int]) -> None:
+        self._free_at_pass = self._free()
+        self._found = 0
+        self._seen.clear()
+        self._pass = self._measure(pids)
+
+    def _go_on(self, entries: int) -> bool:
+        """Look at so many more; whether the pass has ended."""
+        assert self._pass is not None
+        for number, _ in enumerate(self._pass, start=1):
+            if number >= entries:
+                return False
+        self._pass = None
+        return True
+
+    def _end_first_pass(self, grown: int) -> None:
+        """``grown`` bytes of what was found were not there at the start."""
+        self.size = self._found
+        self._limit = max(self._limit, self._found - grown + SLACK)
 
     def close(self) -> None:
         """Let go of the folder."""
         if self._pass is not None:
-            self._pass.close()  # type: ignore[attr-defined]
+            self._pass.close()
         os.close(self._root)
 
     def _free(self) -> int:
         info = os.fstatvfs(self._root)
-        return info.f_bfree * info.f_frsize
+        return info.f_bfree * info.f_frsize + info.f_ffree * ENTRY_BYTES
 
-    def _measure(self, pids: Sequence[int]) -> Iterator[None]:
-        yield from self._folder(os.dup(self._root), 0)
+    def _measure(self, pids: Sequence[int]) -> Generator[None, None, None]:
+        yield from self._folder(os.open(".", _FOLDER, dir_fd=self._root), 0)
         for pid in pids:
             yield from self._deleted(pid)
 
-    def _folder(self, fd: int, depth: int) -> Iterator[None]:
+    def _folder(self, fd: int, depth: int) -> Generator[None, None, None]:
         """Closes ``fd``."""
         try:
             with os.scandir(fd) as entries:
@@ -110,9 +136,7 @@ class Filling:
                         self._found += self._limit + SLACK
                         continue
                     try:
-                        below = os.open(
-                            entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd
-                        )
+                        below = os.open(entry.name, _FOLDER, dir_fd=fd)
                     except OSError:
                         continue
                     yield from self._folder(below, depth + 1)
@@ -121,7 +145,7 @@ class Filling:
         finally:
             os.close(fd)
 
-    def _deleted(self, pid: int) -> Iterator[None]:
+    def _deleted(self, pid: int) -> Generator[None, None, None]:
         try:
             names = os.listdir(f"/proc/{pid}/fd")
         except OSError:

@@ -57,8 +57,8 @@ _MISSING = {
     ),
 }
 
-_POLICY = Policy(network=False, unix=False, uncounted_memory=False)
-"""No sockets, as they would be the host's, and no System V IPC for the same reason."""
+_POLICY = Policy(network=False, unix=False, uncounted_memory=False, apart=False)
+"""No sockets, System V IPC and message queues, as they would be the host's."""
 
 _APART = 1  # processes of ours above each command: the launcher
 

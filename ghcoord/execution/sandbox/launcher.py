@@ -30,6 +30,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _KILL_ROUNDS = 1000
+_TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def parent_of(pid: int) -> int:
@@ -77,7 +78,7 @@ def _become_command(libc: ctypes.CDLL, fields: list[bytes], parent: int) -> None
     argv = fields[5 : 5 + count]
     env = dict(each.split(b"=", 1) for each in fields[5 + count :])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
+    for number in (*_TOLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
     for limit in limits.split():
@@ -154,7 +155,7 @@ def main(argv: list[str]) -> int:
     wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _TOLD:
         signal.signal(number, signal.SIG_IGN)
     parent = os.getpid()
     child = os.fork()

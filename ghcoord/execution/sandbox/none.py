@@ -7,10 +7,8 @@ the worker is root, and a whole tree that ends when it should (by
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ghcoord.errors import SandboxError
@@ -22,8 +20,6 @@ from ghcoord.execution.sandbox.base import (
     Launch,
     check_mounts,
     check_strings,
-    closing_on_error,
-    data_fd,
     prepare_workspace,
     reachable,
     system_python,
@@ -31,6 +27,7 @@ from ghcoord.execution.sandbox.base import (
 )
 from ghcoord.execution.sandbox.job import Job, LimitSupport, Mount
 from ghcoord.execution.sandbox.rlimits import resource_limits
+from ghcoord.execution.sandbox.supervised import Supervised
 from ghcoord.execution.sandbox.watch import Watch
 from ghcoord.model.limits import Limits
 
@@ -87,66 +84,15 @@ class NoSandbox:
         limits = " ".join(f"{which}:{soft}:{hard}" for which, (soft, hard) in wanted.items())
         assignments = [f"{key}={value}" for key, value in variables.items()]
         spec = "\0".join([*owner, limits, home, str(len(job.argv)), *job.argv, *assignments])
-        return _Supervised(spec.encode(), job)
+        return _Unconfined(spec.encode(), job)
 
 
-class _Supervised(Launch):
+class _Unconfined(Supervised):
     """A command below the launcher."""
 
+    tells_cpu = True
+
     def __init__(self, spec: bytes, job: Job) -> None:
-        fds: list[int] = []
-        with closing_on_error(fds):
-            fds.append(data_fd(spec))
-            fds += os.pipe2(os.O_CLOEXEC)
-            fds += os.pipe2(os.O_CLOEXEC)
-            if job.limits != Limits():
-                self.watch = Watch(job.limits, job.workspace, apart=APART)
-        spec_fd, control_read, self._control, self.status_fd, status_write = fds
-        self.pass_fds = (spec_fd, control_read, status_write)
-        self.argv = [sys.executable, "-I", "-S", launcher.__file__, *map(str, self.pass_fds)]
-        self.env = {"PATH": SYSTEM_PATH}
-        self._status = b""
-
-    def started(self, process: subprocess.Popen[bytes]) -> None:
-        if self.watch is not None:
-            self.watch.follow(process.pid)
-
-    def feed(self, data: bytes, process: subprocess.Popen[bytes]) -> None:
-        self._status += data
-
-    def terminate(self, process: subprocess.Popen[bytes]) -> None:
-        self._order(b"T")
-
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
-        self._order(b"K")
-
-    def _order(self, order: bytes) -> None:
-        try:
-            os.write(self._control, order)
-        except BrokenPipeError:
-            return
-
-    def gone(self, timeout: float) -> bool:
-        # The launcher reports the exit after the last process of the tree, so nothing is left to wait for.
-        return self._reported("exit ") is not None or self._reported("error ") is not None
-
-    def _reported(self, word: str) -> str | None:
-        for line in self._status.decode(errors="replace").splitlines():
-            if line.startswith(word):
-                return line.removeprefix(word)
-        return None
-
-    def exit_code(self, returncode: int, stderr: str) -> int:
-        if error := self._reported("error "):
-            raise SandboxError(f"the command could not be started: {error}")
-        if code := self._reported("exit "):
-            return int(code)
-        if returncode < 0:
-            return 128 - returncode
-        raise SandboxError(f"the launcher failed: {stderr.strip() or f'exit code {returncode}'}")
-
-    def close(self) -> None:
-        os.close(self._control)
-        os.close(self.status_fd)
-        if self.watch is not None:
-            self.watch.close()
+        watched = job.limits != Limits()
+        make_watch = partial(Watch, job.limits, job.workspace, apart=APART) if watched else lambda: None
+        super().__init__(launcher.__file__, [spec], make_watch)

@@ -59,6 +59,10 @@ _REFUSED = {
 }
 """Refused whatever the arguments; ENOSYS where programs have another way, as glibc has ``clone`` for ``clone3``."""
 
+_QUEUES = ("mq_open", "mq_unlink")
+_OF_PROCESSES = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
+"""Their first argument is a process; 0 is the caller."""
+
 _UNCOUNTED = ("memfd_create", "shmget", "msgget", "semget")
 
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
@@ -67,6 +71,7 @@ _INTERNET_PROTOCOLS = (0, 1, 6, 17, 58)  # by default, ICMP, TCP, UDP, ICMPv6
 _NETLINK_ROUTE = 0
 _TERMINAL_COMMANDS = (0x5412, 0x541C, 0x541D, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD
 _PERSONALITIES = (0xFFFFFFFF, 0)  # reading it, and the plain one
+_PAGE_OUT = 21  # MADV_PAGEOUT: memory in swap is not resident
 _DEVICES = (0x2000, 0x6000)
 
 _Instruction = tuple[int, int, int, int]
@@ -80,13 +85,16 @@ class Policy:
     ``network``: sockets of the internet families, for a command in a network
     namespace of its own.  ``unix``: sockets of AF_UNIX by ``socket``;
     ``socketpair`` makes them always.  ``uncounted_memory``: memory that no look
-    at processes and their file systems finds (memfd, System V IPC), which only
-    a cgroup counts.
+    at processes and their file systems finds (memfd, System V IPC, what is put
+    into swap on purpose), which only a cgroup counts.  ``apart``: namespaces
+    keep the host's processes and message queues out of reach; without them, what
+    changes other processes of the same user is refused.
     """
 
     network: bool = True
     unix: bool = True
     uncounted_memory: bool = True
+    apart: bool = True
 
 
 @lru_cache
@@ -111,8 +119,11 @@ def _program(policy: Policy, machine: str) -> list[_Instruction]:
         name: [_error(number)] for number, names in _REFUSED.items() for name in names
     }
     blocks |= _blocks_by_argument(policy)
+    if not policy.apart:
+        blocks |= _blocks_of_processes()
     if not policy.uncounted_memory:
         blocks |= {name: [_error(errno.ENOSYS)] for name in _UNCOUNTED}
+        blocks["madvise"] = _if_in(2, (_PAGE_OUT,), [_error(errno.EINVAL)], [(_RET, 0, 0, ALLOW)])
     for name, block in blocks.items():
         if name in numbers:
             program += [(_JEQ, 0, len(block), numbers[name]), *block]
@@ -138,6 +149,18 @@ def _blocks_by_argument(policy: Policy) -> dict[str, list[_Instruction]]:
         "personality": _if_in(0, _PERSONALITIES, allow, refuse),
         "mknod": _if_in(1, _DEVICES, refuse, allow, mask=0xF000),
         "mknodat": _if_in(2, _DEVICES, refuse, allow, mask=0xF000),
+    }
+
+
+def _blocks_of_processes() -> dict[str, list[_Instruction]]:
+    allow, refuse = [(_RET, 0, 0, ALLOW)], [_error(errno.EPERM)]
+    own = _if_in(0, (0,), allow, refuse)
+    # Of a process or a group, the caller's; never of all that a user has.
+    return {
+        **{name: [_error(errno.ENOSYS)] for name in _QUEUES},
+        **dict.fromkeys(_OF_PROCESSES, own),
+        "setpriority": _if_in(0, (0, 1), _if_in(1, (0,), allow, refuse), refuse),
+        "ioprio_set": _if_in(0, (1, 2), _if_in(1, (0,), allow, refuse), refuse),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 from ghcoord.errors import SandboxError
 from ghcoord.execution.sandbox.cgroup import Groups
 from ghcoord.execution.sandbox.filling import Filling
-from ghcoord.execution.sandbox.tree import Process, read_tree, unshared_memory
+from ghcoord.execution.sandbox.tree import Process, read_process, read_tree, unshared_memory
 from ghcoord.model.limits import Limits
 from ghcoord.model.session import Usage
 
@@ -34,6 +34,9 @@ FASTEST_BYTES = 10e9
 
 INODE_BYTES = 1024
 """What an empty file in memory costs the kernel, about."""
+
+_PRECISE_LOOKS = 2
+"""What ends while it is looked at passes its part of shared pages to the others: it would count twice."""
 
 MIB = 1024 * 1024
 
@@ -84,6 +87,8 @@ class Watch:
         """
         if self._group is not None:
             self._group.add(root)
+        if self._filling is not None:
+            self._filling.begin()
         self._root = root
 
     def look(self, now: float) -> Verdict:
@@ -99,6 +104,11 @@ class Watch:
             return "workspace"
         self.due = now + min(max(room / FASTEST_BYTES, INTERVAL), SLOWEST)
         return ""
+
+    def sample(self) -> None:
+        """Take the time that was used so far, shortly before nobody can tell it any more."""
+        if self._root is not None:
+            self._add_cpu(read_tree(self._root))
 
     def finished(self, cpu_seconds: float) -> Verdict:
         """The limit for which the kernel ended the command, if it did; ``cpu_seconds`` is what it used in all."""
@@ -166,15 +176,19 @@ class Watch:
         files = self._in_memory_files(tree)
         used = files + sum(each.resident for each in tree)
         limit = float("inf") if self._limits.memory_mb is None else self._limits.memory_mb * MIB
-        if used > limit:
-            used = files + sum(self._memory_of(each) for each in tree)
+        for _ in range(_PRECISE_LOOKS):
+            if used > limit:
+                used = self._in_memory_files(tree) + sum(self._memory_of(each) for each in tree)
         self._peak_memory = max(self._peak_memory, used)
         return "memory" if used > limit else limit - used
 
     def _memory_of(self, process: Process) -> int:
         """Its part, when several share pages; all that is resident where that cannot be read."""
         exact = unshared_memory(process.pid, lambda device: device in self._folder_fds)
-        return process.resident if exact is None else exact
+        if exact is None:
+            now = read_process(process.pid)
+            return 0 if now is None else now.resident
+        return exact
 
     def _in_memory_files(self, tree: list[Process]) -> int:
         if self._folders:

@@ -18,7 +18,7 @@ from ghcoord.execution.session.opening import Opened, Opening
 from ghcoord.execution.summary import Log
 from ghcoord.execution.tools.kit import Kit
 from ghcoord.hub import Hub
-from ghcoord.model.session import CallNote, Checkpoint, Session, SessionReport, SessionState, Usage
+from ghcoord.model.session import CallNote, Session, SessionReport, SessionState, Usage
 from ghcoord.model.tool import Tool
 
 if TYPE_CHECKING:
@@ -100,13 +100,6 @@ class Entering(LocalSessions):
         if entry is not None:
             entry.meter.add(usage)
 
-    def saved(self, session_id: str, checkpoint: Checkpoint) -> None:
-        """A checkpoint has all that the session's files were: what drains need not make another one."""
-        with self._lock:
-            entry = self._entries.get(session_id)
-            if entry is not None and len(entry.running) <= 1 and checkpoint.epoch == self._epoch(entry):
-                entry.saved = checkpoint.id
-
     def _acquire(self, session_id: str, running: Running, limited: bool) -> tuple[Entry, SessionFolder, int]:
         deadline = self._runtime.monotonic() + CLOSE_WAIT
         while True:
@@ -145,11 +138,13 @@ class Entering(LocalSessions):
         entry.last_active = max(entry.last_active, self._now())
         if running.tool:
             entry.saved = ""
+            entry.moves += 1
         return self._handles
 
     def _release(self, entry: Entry, handle: int) -> None:
         with self._lock:
             entry.running.pop(handle, None)
+            entry.moves += 1
             entry.last_active = max(entry.last_active, self._now())
             last = bool(entry.closing) and not entry.running
         if last:

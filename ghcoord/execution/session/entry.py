@@ -50,6 +50,8 @@ class Entry:
         """Why it is being closed; empty when it is not."""
         self.recent: deque[CallNote] = deque(maxlen=MAX_RECENT)
         self.calls = 0
+        self.moves = 0
+        """Changes whenever a call comes or goes."""
         self.last_active = 0.0
         self.saved = ""
         """The checkpoint that has everything; empty when there were calls since."""

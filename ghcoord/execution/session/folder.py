@@ -16,6 +16,7 @@ The marker is written last, so that a folder without one was never finished.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -176,15 +177,20 @@ class SessionsHome:
         """Take the folder; whether it is held now. ``False`` while another process has it. Raises ``Denied``."""
         if self._held is not None:
             return True
-        try:
-            for folder in (self._all.parent, self._all, self.folder):
-                folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-                if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-                    raise Denied(f"{folder} belongs to someone else: name another folder with --workspace")
-                folder.chmod(0o711)  # whatever the umask
-            self._held = _lock_folder(self.folder)
-        except OSError as error:
-            raise Denied(f"cannot use {self.folder} for sessions: {error.strerror or error}") from error
+        for last in (False, False, False, False, True):
+            try:
+                for folder in (self._all.parent, self._all, self.folder):
+                    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+                    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                        raise Denied(f"{folder} belongs to someone else: name another folder with --workspace")
+                    folder.chmod(0o711)  # whatever the umask
+                self._held = _lock_folder(self.folder)
+                break
+            except FileNotFoundError:  # who had it before has just removed it, empty
+                if last:
+                    raise Denied(f"{self.folder} is removed again and again by someone else") from None
+            except OSError as error:
+                raise Denied(f"cannot use {self.folder} for sessions: {error.strerror or error}") from error
         if self._held is not None:
             self.empty_gone()
         return self._held is not None
@@ -237,7 +243,8 @@ class SessionsHome:
         with contextlib.suppress(OSError):
             if not [name for name in os.listdir(self.folder) if name != GONE]:
                 self.empty_gone()
-                self.folder.rmdir()
+                for folder in (self.folder, self._all, self._all.parent):
+                    folder.rmdir()
         os.close(self._held)
         self._held = None
 
@@ -297,6 +304,8 @@ def _lock_folder(folder: Path) -> int | None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_ino != os.lstat(folder).st_ino:  # removed, and made anew, while it was being locked
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     except BlockingIOError:
         os.close(fd)
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghcoord.clock import Runtime
+from ghcoord.coord.sessions.differences import Diff
 from ghcoord.errors import NotFound, SandboxError, UsageError
 from ghcoord.execution.running import run_guarded, to_record
 from ghcoord.execution.session.entry import Entry
@@ -55,12 +56,26 @@ class LocalCall:
     ) -> None:
         self.task_id = task_id
         self.folder: SessionFolder | None = None
+        self._sessions: LocalSessions
         self._timeout = timeout
         self._log = log
         self._progress = progress
         self._asked = cancelled
         self._used = used
         self._cancelled = runtime.event()
+
+    def enter(self, folder: SessionFolder, sessions: LocalSessions) -> None:
+        """It runs in this session, from now on."""
+        self.folder = folder
+        self._sessions = sessions
+
+    def checkpoint(self, name: str = "") -> Checkpoint:
+        """For ``session.checkpoint``."""
+        return self._sessions.save(self._place(), name)
+
+    def diff(self, a: str | None = None, b: str | None = None, *, text: bool = False) -> Diff:
+        """For ``session.diff``."""
+        return self._sessions.compare(self._place(), a, b, text=text)
 
     def _place(self) -> SessionFolder:
         if self.folder is None:
@@ -145,10 +160,6 @@ class LocalSessions(ABC):
         """A command has ended and used so much."""
 
     @abstractmethod
-    def saved(self, session_id: str, checkpoint: Checkpoint) -> None:
-        """A checkpoint has all there is."""
-
-    @abstractmethod
     def dropped(self, session_id: str, why: str) -> None:
         """The session is no longer this worker's."""
 
@@ -190,7 +201,7 @@ class LocalSessions(ABC):
             self._runtime, task_id, timeout, log, progress, cancelled, lambda usage: self.used(session_id, usage)
         )
         with self.enter(session_id, tool=tool, task_id=task_id, cancel=call.cancel, limited=True) as folder:
-            call.folder = folder
+            call.enter(folder, self)
             if name is None:
                 return self._run(chosen, args, call)
             return self._once(name, digest, call, lambda: self._run(chosen, args, call))
@@ -310,14 +321,37 @@ class LocalSessions(ABC):
 
     def save(self, folder: SessionFolder, name: str = "") -> Checkpoint:
         """Save an open session's files. Raises ``SandboxError``, ``OSError`` and what the hub raises."""
+        session_id = folder.session.id
+        with self._lock:
+            entry = self._entries.get(session_id)
+            moves = entry.moves if entry is not None and len(entry.running) <= 1 else None
+        checkpoint = self.checkpoints.save(folder.session, folder, self.kit.sandbox, name=name)
+        with self._lock:
+            if entry is not None and entry.moves == moves:
+                entry.saved = checkpoint.id
+        return checkpoint
+
+    def compare(self, folder: SessionFolder, a: str | None = None, b: str | None = None, *, text: bool = False) -> Diff:
+        """What leads from checkpoint ``a`` of an open session to ``b``, or to its files as they are.
+
+        ``a`` is the latest unless given.  Raises ``NotFound``.
+        """
         session = self.hub.sessions.get(folder.session.id)
         if session is None:
             raise NotFound(f"there is no session {folder.session.id!r}")
-        if session.epoch != folder.epoch:
-            raise SandboxError(f"the session {session.id} is elsewhere now")
-        checkpoint = self.checkpoints.save(session, folder, self.kit.sandbox, name=name)
-        self.saved(session.id, checkpoint)
-        return checkpoint
+        if a is None and not session.checkpoints:
+            raise NotFound(f"the session {session.id} has no checkpoint: make one with 'ghcoord session checkpoint'")
+        first = session.checkpoints[-1].id if a is None else a
+        return self.checkpoints.diff(session, folder, first, b, text=text)
+
+    def diff(self, session_id: str, a: str | None = None, b: str | None = None, *, text: bool = False) -> Diff:
+        """What leads from checkpoint ``a``, the latest unless given, to ``b``, or to the files as they are."""
+        with self.enter(session_id, tool="", task_id="") as folder:
+            return self.compare(folder, a, b, text=text)
+
+    def delete_checkpoint(self, session_id: str, checkpoint: str) -> None:
+        """Remove a checkpoint, here and in the hub. Raises ``NotFound``."""
+        self.checkpoints.delete(session_id, checkpoint)
 
     def restore(self, session_id: str, checkpoint: str | None = None, *, new_id: str | None = None) -> Session:
         """Put the session, or a new one, on this worker as a checkpoint has it: the latest unless one is named.

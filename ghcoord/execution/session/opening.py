@@ -81,7 +81,7 @@ class Opening:
         for checkpoint_id in candidates:
             folder.make()
             try:
-                self._checkpoints.restore(session, checkpoint_id, folder, self._kit)
+                restored = self._checkpoints.restore(session, checkpoint_id, folder, self._kit)
             except (NotFound, Corrupt, TooLarge, UsageError) as error:
                 why = f"checkpoint {checkpoint_id} cannot be restored: {error.message}"
                 self._log("warn", f"session {session.id}: {why}")
@@ -94,6 +94,8 @@ class Opening:
             else:
                 folder.mark()
                 self._log("info", f"session {session.id}: restored from checkpoint {checkpoint_id}")
+                if restored.note:
+                    self._log("warn", f"session {session.id}: {restored.note}")
                 return Opened(folder, restored_from=checkpoint_id)
         raise SessionLost(f"the files of session {session.id!r} are gone: {why}", session.id)
 

@@ -21,9 +21,9 @@ PARK_AT_MOST = 60.0
 class Parking:
     """Saves the open sessions of ``pool`` and parks those that the hub can restore."""
 
-    def __init__(self, pool: SessionPool, at_most: float = PARK_AT_MOST) -> None:
+    def __init__(self, pool: SessionPool, at_most: float | None = None) -> None:
         self._pool = pool
-        self._at_most = at_most
+        self._at_most = PARK_AT_MOST if at_most is None else at_most
         self._lock = threading.Lock()
         self._saved: dict[str, int] = {}
         self._over = False

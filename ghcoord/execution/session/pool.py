@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 from ghcoord.errors import GhcoordError
 from ghcoord.execution.session.entering import Entering
 from ghcoord.execution.session.entry import Entry
-from ghcoord.execution.session.folder import SessionFolder
 from ghcoord.execution.session.parking import Parking
 from ghcoord.execution.summary import Log
 from ghcoord.execution.tools.kit import Kit
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 STALE_AFTER = 1800.0
 """Seconds without a call after which a session is destroyed (reference: co:186)."""
+
+REMOVE_TRIES = 5
+REMOVE_PAUSE = 0.2
+"""How often it is tried to remove a session's files, and seconds between."""
 
 
 class SessionPool(Entering):
@@ -55,8 +59,6 @@ class SessionPool(Entering):
         self._placed: dict[str, int] = {}
         self._waits = False
         """Whether another process has the folder."""
-        self.on_close: list[Callable[[SessionFolder], None]] = []
-        """Told of a folder whose files are about to go, when no call is in it any more."""
 
     # -- what the hub says
 
@@ -159,8 +161,6 @@ class SessionPool(Entering):
         """Its last call has ended: remove its files."""
         folder = entry.folder
         if folder is not None:
-            for tell in self.on_close:
-                tell(folder)
             folder.close()
         self._discard(entry.id)
         with self._lock:
@@ -177,7 +177,16 @@ class SessionPool(Entering):
             self.log("warn", f"the files of session {session_id} could not be removed: {error}")
             return
         if gone is not None:
-            self._runtime.spawn(partial(remove_tree, gone), "ghcoord-remove")
+            self._runtime.spawn(partial(self._remove, gone), "ghcoord-remove")
+
+    def _remove(self, gone: Path) -> None:
+        """Remove what was set aside; an interpreter that notices only now that its folder is gone may still write."""
+        for _ in range(REMOVE_TRIES):
+            remove_tree(gone)
+            if not os.path.lexists(gone):
+                return
+            self._runtime.sleep(REMOVE_PAUSE)
+        self.log("warn", f"{gone} could not be removed: it is tried again when the worker starts")
 
     # -- what the hub is told
 
@@ -256,9 +265,9 @@ class SessionPool(Entering):
             self._draining = True
         for entry in entries:
             if entry.folder is not None:
-                for tell in self.on_close:
-                    tell(entry.folder)
                 entry.folder.close()
+        for end in self.kit.ends:
+            end()
         self.home.close()
 
     # -- chores

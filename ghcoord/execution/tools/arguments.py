@@ -92,12 +92,26 @@ def declare(
 
 def validate(tool: str, arguments: type[_A], args: dict[str, Any]) -> _A:
     """``args`` as ``arguments``. Raises :class:`UsageError`: one sentence about what is wrong first."""
+    for name, value in args.items():
+        _check_text(name, value)
     try:
         return arguments.model_validate(args)
     except ValidationError as wrong:
         errors = wrong.errors(include_url=False, include_context=False)
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     raise UsageError(_explain(tool, arguments, first))
+
+
+def _check_text(name: str, value: Any) -> None:
+    """Raises :class:`UsageError` for text that no file and no record can hold."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name} is not valid UTF-8") from None
+    elif isinstance(value, list | dict):
+        for each in value:
+            _check_text(f"each of {name}", each)
 
 
 def failed(error: str) -> ToolResult:
@@ -158,8 +172,6 @@ def _explain(tool: str, arguments: type[Arguments], error: ErrorDetails) -> str:
     if kind == "value_error":
         return error["msg"].removeprefix("Value error, ")
     inner = f"each of {name}" if len(where) > 1 else name
-    if kind == "string_unicode":
-        return f"{inner} is not valid UTF-8"
     if wanted := _WANTED.get(kind):
         found = "null" if value is None else _KINDS.get(type(value), f"a {type(value).__name__}")
         return f"{inner} must be {wanted}, not {found}"

@@ -126,5 +126,5 @@ def _run_python(commands: Commands, args: _Python, ctx: ToolContext) -> ToolResu
 
 
 def _python(commands: Commands, args: _Python, ctx: ToolContext, name: str) -> ToolResult:
-    argv = [commands.python(ctx), "-u", f"{commands.sandbox.inside(ctx.workspace)}/{name}", *args.args]
+    argv = [commands.needed_python(ctx), "-u", f"{commands.sandbox.inside(ctx.workspace)}/{name}", *args.args]
     return result_of(commands.run(ctx, argv, env=args.env, stdin=args.stdin), ctx, python_error)

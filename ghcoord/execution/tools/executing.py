@@ -1,4 +1,4 @@
-"""Running one command for a tool: the call's variables, limits and mounts in, a uniform result out."""
+"""Running one command for a tool: the call's variables and limits in, a uniform result out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,31 @@ import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Protocol, runtime_checkable
 
 from ghcoord.clock import Runtime
+from ghcoord.errors import SandboxError
 from ghcoord.execution import process
 from ghcoord.execution.environment.make import environment_python, make_environment
+from ghcoord.execution.environment.network import network_of
 from ghcoord.execution.process import Completed
-from ghcoord.execution.sandbox.base import Sandbox
-from ghcoord.execution.sandbox.job import Mount
+from ghcoord.execution.sandbox.base import SYSTEM_PATH, Sandbox
 from ghcoord.execution.tools.arguments import Returns
 from ghcoord.execution.tools.kit import Kit
 from ghcoord.model.limits import Limits
+from ghcoord.model.session import Usage
 from ghcoord.model.tool import ToolContext, ToolResult
 from ghcoord.units import format_duration
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A call's context that adds up what its commands use."""
+
+    def used(self, usage: Usage) -> None:
+        """A command has ended that used so much."""
+        ...
 
 
 class CommandResult(Returns):
@@ -47,54 +60,64 @@ class Commands:
         *,
         env: Mapping[str, str] | None = None,
         stdin: str | None = None,
-        stdin_fd: int | None = None,
-        mounts: tuple[Mount, ...] = (),
-        quiet: bool = False,
     ) -> Completed:
-        """Run ``argv`` for a call, under its limits; ``quiet``: its output is not passed on as it comes.
+        """Run ``argv`` for a call, under its limits. ``env`` goes before the session's own variables.
+
+        It reaches the hosts that the session may reach.
 
         Raises :class:`SandboxError` and :class:`UsageError`.
         """
         limits = ctx.limits.under(self.kit.limits)
-        return process.run(
-            self.sandbox,
-            argv,
-            workspace=ctx.workspace,
-            runtime=self.runtime,
-            env={**self.variables(ctx), **(env or {})},
-            stdin=None if stdin is None else stdin.encode(),
-            stdin_fd=stdin_fd,
-            timeout=timeout_of(ctx),
-            grace=self.kit.grace,
-            cap=cap_of(self.kit, limits),
-            limits=limits,
-            mounts=mounts,
-            cancelled=ctx.cancelled,
-            log=_drop if quiet else ctx.log,
-        )
+        with network_of(self.sandbox, ctx, self.runtime) as network:
+            done = process.run(
+                self.sandbox,
+                network.argv(argv),
+                workspace=ctx.workspace,
+                runtime=self.runtime,
+                env={**self.variables(ctx), **(env or {})},
+                stdin=None if stdin is None else stdin.encode(),
+                timeout=timeout_of(ctx),
+                grace=self.kit.grace,
+                cap=cap_of(self.kit, limits),
+                limits=limits,
+                mounts=network.mounts,
+                cancelled=ctx.cancelled,
+                log=ctx.log,
+                log_cap=process.LOG_CAP,
+            )
+        if isinstance(ctx, Metered):
+            ctx.used(done.usage)
+        return done
 
     def variables(self, ctx: ToolContext) -> dict[str, str]:
         """What every command of the call finds in its environment."""
         found = {"GHCOORD_TASK_ID": ctx.task_id, "GHCOORD_ATTEMPT": str(ctx.attempt)}
         if ctx.session_id is not None:
             found["GHCOORD_SESSION_ID"] = ctx.session_id
-        if environment_python(ctx.workspace, self.sandbox) is not None:
-            found["VIRTUAL_ENV"] = f"{self.sandbox.inside(ctx.workspace)}/.venv"
+        python = self.python(ctx)
+        if python is not None and python != self.sandbox.python:
+            programs, _, _ = python.rpartition("/")
+            found["VIRTUAL_ENV"] = programs.removesuffix("/bin")
+            found["PATH"] = ":".join([programs, str(PurePosixPath(self.sandbox.python or "/").parent), SYSTEM_PATH])
         return {**found, **ctx.env}
 
-    def python(self, ctx: ToolContext) -> str:
-        """The interpreter for the call: its environment's, which a session always has. Raises :class:`SandboxError`."""
+    def needed_python(self, ctx: ToolContext) -> str:
+        """Like :meth:`python` where there must be one. Raises :class:`SandboxError`."""
+        found = self.python(ctx)
+        if found is None:
+            raise SandboxError("the sandbox has no Python: install python3 on the worker's machine")
+        return found
+
+    def python(self, ctx: ToolContext) -> str | None:
+        """The interpreter for the call: its environment's, which a session always has; ``None`` without any.
+
+        Raises :class:`SandboxError` when the environment cannot be made.
+        """
         found = environment_python(ctx.workspace, self.sandbox)
-        if found is None and ctx.session_id is not None:
+        if found is None and ctx.session_id is not None and self.sandbox.python is not None:
             make_environment(ctx.workspace, self.sandbox, self.runtime)
             found = environment_python(ctx.workspace, self.sandbox)
-        python = found or self.sandbox.python
-        assert python is not None
-        return python
-
-
-def _drop(stream: str, text: str) -> None:
-    """Pass nothing on."""
+        return found or self.sandbox.python
 
 
 def timeout_of(ctx: ToolContext) -> float | None:

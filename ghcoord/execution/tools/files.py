@@ -39,6 +39,9 @@ MOST_ENTRIES = 10_000
 _REMEMBERED = 256
 """Workspaces whose size is remembered between calls."""
 
+_FRESH = 1.0
+"""Seconds for which it is: commands write as well, and their writing is not seen here."""
+
 _NO_TEXT = {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
 """Codecs of Python that are no encodings of a file's text, some of them slow on purpose-made input."""
 
@@ -149,7 +152,8 @@ class _Work:
     def __init__(self, kit: Kit) -> None:
         self._identity = kit.sandbox.identity if kit.sandbox is not None else None
         self._ceiling = kit.limits
-        self._known: OrderedDict[str, int] = OrderedDict()
+        self._known: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._now = kit.runtime.monotonic
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -158,13 +162,13 @@ class _Work:
         name = str(ctx.workspace)
         with Files(ctx.workspace, self._identity, limits=ctx.limits.under(self._ceiling)) as files:
             with self._lock:
-                known = self._known.pop(name, None)
-            if known is not None and not fresh:
+                known, until = self._known.pop(name, (0, 0.0))
+            if remembered := self._now() < until and not fresh:
                 files.known = known
             yield files
             if files.known is not None:
                 with self._lock:
-                    self._known[name] = files.known
+                    self._known[name] = (files.known, until if remembered else self._now() + _FRESH)
                     while len(self._known) > _REMEMBERED:
                         self._known.popitem(last=False)
 

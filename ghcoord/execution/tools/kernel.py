@@ -140,7 +140,10 @@ class Kernel:
             while shown is not None and not shown.tb_frame.f_code.co_filename.startswith("<prompt "):
                 shown = shown.tb_next
             try:
-                text = "".join(traceback.format_exception(type(failure), failure, shown))
+                told = traceback.TracebackException(type(failure), failure, shown)
+                if told.stack and told.stack[-1].name == "interrupt" and told.stack[-1].filename == "<string>":
+                    told.stack.pop()
+                text = "".join(told.format())
             except BaseException:
                 text = type(failure).__name__ + "\n"
             os.write(2, text.encode(errors="replace"))
@@ -160,10 +163,11 @@ class Kernel:
         name = f"<prompt {self.count}>"
         linecache.cache[name] = (len(code), None, code.splitlines(True), name)
         tree = ast.parse(code, name)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, name, "exec"), self.names)
-        if last is None:
+        last = tree.body[-1] if tree.body else None
+        if not isinstance(last, ast.Expr):
+            exec(compile(tree, name, "exec"), self.names)
             return None
+        exec(compile(ast.Module(tree.body[:-1], []), name, "exec"), self.names)
         value = eval(compile(ast.Expression(last.value), name, "eval"), self.names)
         if value is None:
             return None

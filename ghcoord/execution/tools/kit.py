@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,3 +39,5 @@ class Kit:
     limits: Limits = DEFAULT_LIMITS
     packages: PackageSettings = field(default_factory=_packages)
     artifacts: Artifacts | None = None
+    ends: list[Callable[[], None]] = field(default_factory=list)
+    """What the worker calls at its end: tools that keep something running add to it."""

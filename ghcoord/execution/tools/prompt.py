@@ -42,6 +42,7 @@ def tools(kit: Kit) -> list[Tool]:
     if kit.sandbox is None or kit.sandbox.python is None:
         return []
     prompts = Prompts(Commands(kit, kit.sandbox))
+    kit.ends.append(prompts.close)
     return [
         declare(
             "python.prompt",
@@ -105,7 +106,7 @@ class Prompts:
 
     def _start(self, ctx: ToolContext) -> Interpreter:
         commands, workspace = self._commands, ctx.workspace
-        argv = [commands.python(ctx)]
+        argv = [commands.needed_python(ctx)]
         env = {name: value for name, value in commands.variables(ctx).items() if not name.startswith("GHCOORD_")}
         limits = ctx.limits.under(commands.kit.limits).model_copy(update={"timeout": None})
         there = _identity_of(workspace)

@@ -41,14 +41,9 @@ class Report:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One line a test, and another when what follows it fails."""
-        if report.when == "call":
-            outcome = report.outcome
-        elif report.failed:
-            outcome = "error"
-        elif report.skipped:
-            outcome = "skipped"
-        else:
+        if report.when != "call" and report.passed:
             return
+        outcome = "error" if report.when != "call" and report.failed else report.outcome
         self.say(name=report.nodeid, outcome=outcome, duration=round(report.duration, 6), message=_message(report))
 
 

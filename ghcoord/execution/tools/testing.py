@@ -89,7 +89,7 @@ def tools(kit: Kit) -> list[Tool]:
 
 
 def _run(commands: Commands, args: _Run, ctx: ToolContext) -> ToolResult:
-    python = commands.python(ctx)
+    python = commands.needed_python(ctx)
     home = commands.sandbox.inside(ctx.workspace)
     paths = [f"./{path}" if path.startswith("-") else path for path in args.paths]
     with (

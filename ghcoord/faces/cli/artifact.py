@@ -120,7 +120,7 @@ def get(
 
     Example:
       ghcoord artifact get a3k9x0m2p4q1
-      ghcoord artifact get a3k9x0m2p4q1 -o - | tar x
+      ghcoord artifact get a3k9x0m2p4q1 -o copy.pdf --force
     """
     if output == "-" and invocation().json:
         raise UsageError("--json and the content cannot both go to standard output: name a file with -o")

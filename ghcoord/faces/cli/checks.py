@@ -215,6 +215,6 @@ def _sandbox() -> Iterator[Finding]:
             level = "ok" if full else "warning"
             yield Finding("sandbox", level, f"{name}: {answer.reason}", answer.fix, details)
             continue
-        kept = ", ".join(f"{limit} {how}" for limit, how in answer.limits.items() if limit != "by")
+        kept = ", ".join(f"{limit.replace('_', ' ')} {how}" for limit, how in answer.limits.items() if limit != "by")
         message = f"{answer.reason}; limits: {kept} (by {answer.limits.get('by', 'nothing')})"
         yield Finding("sandbox", "ok", message, answer.fix, details)

@@ -13,8 +13,12 @@ from types import FrameType
 from typing import Any
 
 from ghcoord.clock import Runtime
+from ghcoord.config import PackageSource, SandboxSettings
 from ghcoord.errors import GhcoordError
+from ghcoord.execution.environment.settings import PackageSettings
+from ghcoord.execution.sandbox.container import ContainerSettings
 from ghcoord.execution.worker import WorkerDaemon
+from ghcoord.faces.cli.common import parse_pairs
 from ghcoord.faces.cli.context import open_hub
 from ghcoord.faces.cli.output import clean, note
 from ghcoord.hub import Hub
@@ -33,12 +37,20 @@ def run_worker(
     workspace: Path | None,
     types: Collection[str],
     labels: dict[str, str],
+    max_sessions: int | None,
+    checkpoint_dir: Path | None,
+    max_checkpoints: int | None,
+    publish: bool,
+    limits: dict[str, Any],
+    sandbox: str | None,
     unsafe_no_sandbox: bool,
+    commands: bool,
     log_level: str,
 ) -> dict[str, Any]:
     """Run a worker until it ends and return what it did. ``None`` stands for the setting or its default."""
     with open_hub() as hub:
-        chosen = hub.settings.worker
+        settings = hub.settings
+        chosen = settings.worker
         daemon = WorkerDaemon(
             hub,
             worker_id,
@@ -50,12 +62,37 @@ def run_worker(
             workspace=workspace,
             types=types,
             labels=labels,
+            max_sessions=chosen.max_sessions if max_sessions is None else max_sessions,
+            checkpoint_dir=_folder(chosen.checkpoint_dir) if checkpoint_dir is None else checkpoint_dir,
+            max_checkpoints=chosen.max_checkpoints if max_checkpoints is None else max_checkpoints,
+            publish=publish and chosen.publish,
+            stale_after=chosen.stale_after,
+            limits={**parse_pairs(chosen.limit, "worker.limit"), **limits},
+            sandbox=settings.sandbox.driver if sandbox is None else sandbox,
             unsafe_no_sandbox=unsafe_no_sandbox,
+            commands=commands,
+            container=_container(settings.sandbox),
+            packages=_packages(settings.packages),
             grace=chosen.grace,
             log=_logger(hub, log_level),
         )
         with on_signals(hub.runtime, lambda: _drain(daemon), daemon.cancel):
             return asdict(daemon.run())
+
+
+def _folder(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _container(given: SandboxSettings) -> ContainerSettings | None:
+    if given.image is None:
+        return None
+    return ContainerSettings(given.image, given.engine, given.options)
+
+
+def _packages(given: PackageSource) -> PackageSettings:
+    chosen: dict[str, Any] = {"index": given.index, "hosts": given.hosts, "only_binary": given.only_binary}
+    return PackageSettings(**{name: value for name, value in chosen.items() if value is not None})
 
 
 def _drain(daemon: WorkerDaemon) -> None:

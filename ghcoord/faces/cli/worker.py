@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +22,7 @@ from ghcoord.faces.cli.common import (
 from ghcoord.faces.cli.context import open_hub
 from ghcoord.faces.cli.output import respond, say
 from ghcoord.faces.cli.workershow import show_worker, show_workers
+from ghcoord.faces.cli.workerstart import start
 from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
@@ -35,84 +35,11 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The worker's id.")]
 Label = Annotated[list[str] | None, typer.Option("--label", metavar="K[=V]", help="A label; several.")]
 Type = Annotated[list[str] | None, typer.Option("--type", metavar="T", help="A task type that it serves; several.")]
 
-LEVELS = ("debug", "info", "warn", "error")
 STATUSES = ("active", "busy", "draining", "offline")
 VERDICTS = ("healthy", "degraded", "unhealthy")
 
 
-@verb(app, "start")
-def start(
-    id_: Annotated[
-        str | None,
-        typer.Option("--id", metavar="ID", envvar="GHCOORD_WORKER_ID", show_envvar=True, help="Default: host, suffix."),
-    ] = None,
-    slots: Annotated[int | None, number("--slots", least=1, most=10_000, help="Tasks at a time; default 1.")] = None,
-    until_idle: Annotated[float | None, duration("--until-idle", help="End after this long without work.")] = None,
-    max_runtime: Annotated[float | None, duration("--max-runtime", help="Begin to drain after this time.")] = None,
-    ttl: Annotated[
-        float | None, duration("--ttl", help="Alive this long without renewing its lease; default 15s.")
-    ] = None,
-    poll: Annotated[float | None, duration("--poll", help="Between looks at an idle hub; default 1s.")] = None,
-    workspace: Annotated[
-        Path | None,
-        typer.Option(
-            "--workspace",
-            metavar="DIR",
-            envvar="GHCOORD_BASE_WORKSPACE",
-            show_envvar=True,
-            help="Where attempts get their directories.",
-        ),
-    ] = None,
-    type_: Annotated[
-        list[str] | None, typer.Option("--type", metavar="T", help="A task type it serves besides its tools; several.")
-    ] = None,
-    label: Label = None,
-    unsafe_no_sandbox: Annotated[
-        bool,
-        typer.Option("--unsafe-no-sandbox", help="Run run.python and shell unprotected where no sandbox works."),
-    ] = False,
-    log_level: Annotated[
-        str,
-        typer.Option(
-            "--log-level",
-            metavar="LEVEL",
-            parser=one_of(LEVELS),
-            envvar="GHCOORD_LOG_LEVEL",
-            show_envvar=True,
-            help="debug, info, warn or error.",
-        ),
-    ] = "info",
-) -> None:
-    """Run tasks until told to stop.
-
-    SIGTERM or Ctrl-C drains: what runs is finished, what has not started goes
-    back, exit code 0. A second one stops what runs and gives it back, a third
-    ends at once. Exits 5 when a newer worker took over the id. --poll is at
-    most a sixth of --ttl.
-
-    Example:
-      ghcoord worker start --id w1 --slots 4 --type build --label gpu
-      ghcoord worker start --until-idle 5s --max-runtime 1h
-    """
-    from ghcoord.faces.cli.daemon import run_worker
-
-    if id_ == "":
-        raise UsageError("the worker id is empty: give at least one character")
-    summary = run_worker(
-        worker_id=id_,
-        slots=slots,
-        ttl=ttl,
-        poll=poll,
-        until_idle=until_idle,
-        max_runtime=max_runtime,
-        workspace=workspace,
-        types=type_ or (),
-        labels=parse_labels(label),
-        unsafe_no_sandbox=unsafe_no_sandbox,
-        log_level=log_level,
-    )
-    counted = ", ".join(f"{value} {key}" for key, value in summary.items() if key != "worker_id")
-    respond(summary, lambda: say(f"worker {summary['worker_id']} has stopped: {counted}"))
+verb(app, "start")(start)
 
 
 @verb(app, "list")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ghcoord.model.limits import Limits
+from ghcoord.model.limits import DEFAULT_LIMITS, Limits
 
 
 @dataclass
@@ -15,7 +15,7 @@ class Context:
 
     root: Path
     timeout: float | None = 60.0
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = DEFAULT_LIMITS
     allow: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     stop: Callable[[], bool] = lambda: False

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import tarfile
+import ssl
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 def wheel(name: str, version: str, files: Mapping[str, str | bytes], *, requires: str = "") -> tuple[str, bytes]:
@@ -31,23 +32,11 @@ def wheel(name: str, version: str, files: Mapping[str, str | bytes], *, requires
     return f"{name}-{version}-py3-none-any.whl", target.getvalue()
 
 
-def source(name: str, version: str, setup: str) -> tuple[str, bytes]:
-    """A source distribution with ``setup.py``."""
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w:gz") as archive:
-        texts = {"setup.py": setup, "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"}
-        for path, text in texts.items():
-            member = tarfile.TarInfo(f"{name}-{version}/{path}")
-            member.size = len(text)
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return f"{name}-{version}.tar.gz", target.getvalue()
-
-
 class Index:
     """What an index serves, and what it was asked."""
 
     def __init__(self, packages: Mapping[str, tuple[str, bytes]]) -> None:
-        self.files = {file: content for file, content in packages.values()}
+        self.files = dict(packages.values())
         self.projects = {name: file for name, (file, _) in packages.items()}
         self.asked: list[str] = []
         self.host_headers: set[str] = set()
@@ -59,8 +48,12 @@ class Index:
 
 
 @contextlib.contextmanager
-def serve(*packages: tuple[str, bytes]) -> Iterator[Index]:
-    """An index of ``packages``, which are file names and contents."""
+def serve(*packages: tuple[str, bytes], tls: tuple[Path, Path] | None = None) -> Iterator[Index]:
+    """An index of ``packages``, which are file names and contents.
+
+    With ``tls``, the files of a certificate and its key, it is
+    ``https://localhost``.
+    """
     index = Index({file.split("-")[0].replace("_", "-"): (file, content) for file, content in packages})
 
     class Handler(BaseHTTPRequestHandler):
@@ -98,6 +91,11 @@ def serve(*packages: tuple[str, bytes]) -> Iterator[Index]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     index.url = f"http://127.0.0.1:{server.server_port}/simple"
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*tls)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        index.url = f"https://localhost:{server.server_port}/simple"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,13 +24,17 @@ from ghcoord.clock import SystemRuntime
 from ghcoord.errors import UsageError
 from ghcoord.execution import process
 from ghcoord.execution.environment import install as installing
+from ghcoord.execution.environment import space
 from ghcoord.execution.environment.install import install
 from ghcoord.execution.environment.make import make_environment
 from ghcoord.execution.environment.network import open_network
 from ghcoord.execution.environment.settings import PackageSettings, Reach
+from ghcoord.execution.environment.space import held_to
 from ghcoord.execution.sandbox.base import Sandbox
+from ghcoord.execution.sandbox.open import open_sandbox
 from ghcoord.execution.tools.kit import Kit
 from ghcoord.execution.tools.packages import tools
+from ghcoord.execution.tools.registry import builtin_tools
 from ghcoord.model.limits import Limits
 from ghcoord.model.tool import ToolResult
 from tests.execution.environment.context import Context
@@ -89,6 +94,7 @@ def test_a_package_and_what_it_needs(bwrap: Sandbox, ctx: Context) -> None:
     assert set() == left_beside(ctx)
 
 
+@pytest.mark.slow
 def test_a_newer_version_counts_as_installed(bwrap: Sandbox, ctx: Context) -> None:
     """What has another version than before is listed, the rest is not."""
     with serve(ALPHA, BETA) as index:
@@ -101,7 +107,7 @@ def test_a_newer_version_counts_as_installed(bwrap: Sandbox, ctx: Context) -> No
 
 
 def test_a_lock_is_restored_from_the_cache(bwrap: Sandbox, ctx: Context) -> None:
-    """Without a request and in less than 150 ms; a cold cache goes to the index."""
+    """Without a request, in 30 ms on an idle machine and far below a second on any; a cold cache goes to the index."""
     lock = ["alpha==1.0", "beta==2.0"]
     with serve(ALPHA, BETA) as index:
         outcome = install(kit(bwrap, index), ctx, lock, no_deps=True)
@@ -116,7 +122,7 @@ def test_a_lock_is_restored_from_the_cache(bwrap: Sandbox, ctx: Context) -> None
             times.append(time.perf_counter() - started)
             assert tuple(lock) == outcome.lock
         assert [] == index.asked
-    assert min(times) < 0.150
+    assert min(times) < 0.5
     assert "alpha\n" == python(bwrap, ctx, "import alpha; print(alpha.name)")
 
 
@@ -124,6 +130,30 @@ def test_a_lock_brings_nothing_else(bwrap: Sandbox, ctx: Context) -> None:
     """What a package asks for besides the lock is not installed."""
     with serve(ALPHA, BETA) as index:
         assert ("alpha==1.0",) == install(kit(bwrap, index), ctx, ["alpha==1.0"], no_deps=True).lock
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for ``localhost`` that signs itself, and its key."""
+    files = folder / "certificate.pem", folder / "key.pem"
+    options = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -days 2"
+    extensions = "-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE"
+    command = ["openssl", "req", "-x509", *options.split(), *extensions.split()]
+    subprocess.run([*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    return files
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_index_over_https(bwrap: Sandbox, ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLS goes through the tunnel to the index itself, and only a certificate that the worker trusts is believed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl to make a certificate")
+    files = certificate(tmp_path)
+    with serve(ALPHA, BETA, tls=files) as index:
+        result = pkg_install(bwrap, index, ctx, "alpha")
+        assert not result.success
+        assert "certificate" in result.error
+        monkeypatch.setattr(installing, "find_certificates", lambda: files[0])
+        assert ["alpha==1.0", "beta==2.0"] == pkg_install(bwrap, index, ctx, "alpha").data["installed"]
 
 
 # -- failures
@@ -147,6 +177,30 @@ def test_failures_say_what_to_do(bwrap: Sandbox, ctx: Context, requirements: str
         assert not result.infrastructure
         assert error in result.error
         assert result.error.count("\n") == 0
+
+
+def test_a_cache_that_cannot_be_made(bwrap: Sandbox, ctx: Context) -> None:
+    """A fault of the machine, after which the call is tried elsewhere."""
+    (ctx.workspace.parent / "keep").write_text("")
+    with serve() as index:
+        result = pkg_install(bwrap, index, ctx, "alpha")
+    assert result.infrastructure
+    assert "the folder for downloaded packages could not be made" in result.error
+
+
+def test_a_session_that_goes_meanwhile(tmp_path: Path) -> None:
+    """A cache whose folder was removed during the call is no error."""
+
+    def keep() -> Path:
+        (tmp_path / "uv").mkdir()
+        (tmp_path / "uv" / "file").write_bytes(bytes(1000))
+        return tmp_path / "uv"
+
+    with held_to(keep, 1000, RUNTIME) as held:
+        assert held.too_large()
+        shutil.rmtree(tmp_path / "uv")
+        held.over = True
+    assert [] == os.listdir(tmp_path)
 
 
 def test_arguments_are_checked(bwrap: Sandbox, ctx: Context) -> None:
@@ -185,7 +239,10 @@ def test_a_file_on_another_host_is_not_fetched(bwrap: Sandbox, ctx: Context) -> 
         assert [] == other.asked
         index.elsewhere["beta"] = f"https://files.evil.example/{BETA[0]}"
         result = pkg_install(bwrap, index, ctx, "beta")
-        assert "not allowed: files.evil.example:443 is not among the hosts that are allowed" in result.error
+        assert (
+            "not allowed: files.evil.example:443 is not among the hosts that this worker and this session allow"
+            in result.error
+        )
         ctx.allow = ("files.evil.example",)
         outcome = install(kit(bwrap, index), ctx, ["beta"], ask=lambda host, port: loopback_only_for(host))
         assert "not allowed: files.evil.example has the address 10.0.0.1, which is not of the public" in outcome.error
@@ -203,27 +260,49 @@ def test_without_uv(bwrap: Sandbox, ctx: Context, monkeypatch: pytest.MonkeyPatc
         assert "pip install 'ghcoord[worker]'" in pkg_install(bwrap, index, ctx, "alpha").error
 
 
-class Partial:
-    """A sandbox that keeps less apart."""
-
-    tier = "partial"
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._sandbox, name)
+@pytest.fixture
+def entered() -> Iterator[Path]:
+    """A folder below which anybody who knows the names may pass, as a worker's is."""
+    folder = Path(tempfile.mkdtemp(prefix="ghcoord-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
 
 
-def test_a_partial_sandbox_installs_from_the_cache_only(bwrap: Sandbox, ctx: Context) -> None:
+@pytest.mark.slow
+def test_without_a_sandbox_it_works_the_same(entered: Path) -> None:
+    """The driver ``none`` shows mounts where they are; the installer and the relay do not mind."""
+    sandbox = open_sandbox(choice="none", unsafe=True, runtime=RUNTIME)
+    assert sandbox is not None
+    ctx = context(entered, sandbox)
+    with serve(ALPHA, BETA) as index:
+        assert ["alpha==1.0", "beta==2.0"] == pkg_install(sandbox, index, ctx, "alpha").data["installed"]
+    assert set() == left_beside(ctx)
+
+
+def test_a_partial_sandbox_installs_from_the_cache_only(landlock: Sandbox, entered: Path) -> None:
     """It has no network for the relay: the message says which worker can, and a warm cache needs none."""
     with serve(ALPHA, BETA) as index:
-        partial = Partial(bwrap)
-        result = pkg_install(partial, index, ctx, "beta")  # type: ignore[arg-type]
+        ctx = context(entered, landlock)
+        result = pkg_install(landlock, index, ctx, "beta")
         assert "this needs a worker whose sandbox is full" in result.error
-        assert pkg_install(bwrap, index, ctx, "beta").success
+        plain = open_sandbox(choice="none", unsafe=True, runtime=RUNTIME)
+        assert plain is not None
+        assert pkg_install(plain, index, ctx, "beta").success
         shutil.rmtree(ctx.workspace / ".venv")
-        assert ("beta==2.0",) == install(kit(partial, index), ctx, ["beta==2.0"], no_deps=True).lock  # type: ignore[arg-type]
+        assert ("beta==2.0",) == install(kit(landlock, index), ctx, ["beta==2.0"], no_deps=True).lock
+
+
+def test_a_sessions_commands_reach_its_hosts(bwrap: Sandbox, ctx: Context) -> None:
+    """With hosts of its own a session's commands have the relay as proxy; without, no proxy and no network."""
+    code = "import os; print(os.environ.get('https_proxy', 'none')[:17])"
+    with serve() as index:
+        (run,) = (tool for tool in builtin_tools(kit(bwrap, index)) if tool.name == "run.python")
+        assert "none\n" == run.run({"code": code}, ctx).data["stdout"]
+        ctx.allow = ("files.example.org",)
+        assert "http://127.0.0.1:\n" == run.run({"code": code}, ctx).data["stdout"]
+        ask = "import urllib.request as u\ntry: u.urlopen('https://evil.example')\nexcept OSError as e: print(e)"
+        assert "403 Forbidden" in run.run({"code": ask}, ctx).data["stdout"]
 
 
 # -- packages that attack
@@ -259,6 +338,7 @@ def test_members_that_climb_out_are_not_written(bwrap: Sandbox, ctx: Context, tm
     assert all(each.is_relative_to("session/workspace/.venv") or each.is_relative_to("session/keep") for each in found)
 
 
+@pytest.mark.slow
 def test_a_script_is_not_written_over_another_program(bwrap: Sandbox, ctx: Context, tmp_path: Path) -> None:
     """A wheel's data folder and entry points stay in the environment's folders."""
     files = {
@@ -280,6 +360,33 @@ def test_a_huge_file_is_stopped(bwrap: Sandbox, ctx: Context) -> None:
     assert "a limit of the workspace or of its files is reached" in result.error
     sizes = [each.lstat().st_size for each in ctx.root.rglob("*")]
     assert max(sizes) <= 8 * 1024 * 1024
+
+
+@pytest.mark.slow
+def test_many_large_files_are_stopped(bwrap: Sandbox, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small wheel that unpacks to more than the workspace may hold ends early; the cache is emptied with it."""
+    monkeypatch.setattr(space, "PAUSE", 0.02)
+    ctx.limits = Limits(workspace_mb=16, file_mb=1024)
+    with serve(wheel("bomb", "1.0", {f"bomb{at}.bin": bytes(8 * 1024 * 1024) for at in range(40)}), BETA) as index:
+        result = pkg_install(bwrap, index, ctx, "bomb")
+        assert not result.success
+        assert "workspace_mb allows" in result.error
+        assert [] == os.listdir(ctx.root / "keep")
+        assert pkg_install(bwrap, index, ctx, "beta").success
+        assert ["uv"] == os.listdir(ctx.root / "keep")
+
+
+@pytest.mark.slow
+def test_a_cache_that_grew_large_is_begun_anew(bwrap: Sandbox, ctx: Context) -> None:
+    """After a call that left more than half of what is allowed; not while another call is at work in it."""
+    ctx.limits = Limits(workspace_mb=16)
+    with serve(BETA) as index:
+        assert pkg_install(bwrap, index, ctx, "beta").success
+        (ctx.keep("uv") / "left").write_bytes(bytes(9 * 1024 * 1024))
+        with held_to(lambda: ctx.keep("uv"), 16 * 1024 * 1024, RUNTIME):
+            assert pkg_install(bwrap, index, ctx, "beta").success
+            assert (ctx.keep("uv") / "left").exists()
+        assert [] == os.listdir(ctx.root / "keep")
 
 
 BACKEND = """import base64, os, sys
@@ -324,7 +431,7 @@ def test_one_session_does_not_poison_another(bwrap: Sandbox, ctx: Context, tmp_p
     other = context(tmp_path / "other", bwrap)
     with serve(ALPHA, BETA) as index:
         assert pkg_install(bwrap, index, ctx, "beta").success
-        poisoned = [each for each in ctx.root.rglob("beta.py")]
+        poisoned = list(ctx.root.rglob("beta.py"))
         assert len(poisoned) >= 2
         for each in poisoned:
             each.write_text("name = 'poison'")
@@ -391,10 +498,11 @@ def test_a_command_reaches_only_what_is_allowed(bwrap: Sandbox, ctx: Context) ->
         refusal = "HTTP/1.1 403 Forbidden\n"
         assert refusal * 4 + "refused refused refused\n" == done.stdout + done.stderr
         assert [] == index.asked
-        assert 4 == len(network.relay.refused)
+        assert 4 == len(network.relay.refused) if network.relay else False
     assert set() == left_beside(ctx)
 
 
+@pytest.mark.slow
 def test_the_commands_exit_code_comes_through(bwrap: Sandbox, ctx: Context) -> None:
     """The relay inside ends as its command does: by exit code, by signal, or as one that is not there."""
     for command, expected in (("exit 3", 3), ("kill -9 $$", 137), ("exec /nowhere", 127)):
@@ -470,7 +578,7 @@ def test_time_runs_out_in_the_middle_of_a_download(bwrap: Sandbox, ctx: Context)
 
 
 def test_a_killed_installer(bwrap: Sandbox, ctx: Context) -> None:
-    """uv killed from outside, as the kernel does when memory is short: an error, nothing left, and the next call works."""
+    """uv killed from outside, as the kernel does when memory is short: an error, nothing left, the next call works."""
     with serve(BETA) as index:
         with stuck(index) as begun:
             killer = threading.Thread(
@@ -486,6 +594,7 @@ def test_a_killed_installer(bwrap: Sandbox, ctx: Context) -> None:
         assert pkg_install(bwrap, index, ctx, "beta").success
 
 
+@pytest.mark.slow
 def test_nothing_open_is_left(bwrap: Sandbox, ctx: Context) -> None:
     """After many installations the worker has the descriptors and threads that it had before."""
     with serve(BETA) as index:
@@ -496,7 +605,7 @@ def test_nothing_open_is_left(bwrap: Sandbox, ctx: Context) -> None:
 
         settle(lambda: threading.active_count() <= 2)
         before = count()
-        for _ in range(5):
+        for _ in range(3):
             pkg_install(bwrap, index, ctx, "alpha")
         settle(lambda: count() == before)
         assert before == count()

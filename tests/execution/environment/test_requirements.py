@@ -106,9 +106,7 @@ def test_an_index_with_a_password_is_refused() -> None:
     assert "hunter2" not in refusal.value.message
 
 
-@pytest.mark.parametrize(
-    "host", ["", "localhost", "127.0.0.1", "2130706433", "x:443", "a.b.", "A.example", "*.x", "a/b"]
-)
+@pytest.mark.parametrize("host", ["", "localhost", "127.0.0.1", "2130706433", "x:443", "a.b.", "A.example", "*.x"])
 def test_only_names_are_allowed_as_hosts(host: str) -> None:
     """Addresses in any spelling, ports and patterns are no hosts to allow."""
     with pytest.raises(UsageError, match="no host to allow"):

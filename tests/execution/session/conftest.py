@@ -11,6 +11,7 @@ import pytest
 
 import ghcoord.bootstrap as bootstrap
 from ghcoord.errors import NotFound
+from ghcoord.execution.checkpoints.checkpoints import Restored
 from ghcoord.execution.session.folder import SessionFolder
 from ghcoord.execution.session.pool import SessionPool
 from ghcoord.execution.tools.kit import Kit
@@ -51,7 +52,7 @@ class CopyingCheckpoints:
         self.saved.append(made.id)
         return made
 
-    def restore(self, session: Session, checkpoint_id: str, home: SessionFolder, kit: Kit) -> None:
+    def restore(self, session: Session, checkpoint_id: str, home: SessionFolder, kit: Kit) -> Restored:
         self.before()
         if self.fail is not None:
             raise self.fail
@@ -61,6 +62,7 @@ class CopyingCheckpoints:
         shutil.copytree(source / "workspace", home.workspace, dirs_exist_ok=True)
         if (source / "journal").exists():
             shutil.copy(source / "journal", home.journal_path)
+        return Restored(checkpoint_id, 1, 1)
 
 
 def write(args: dict[str, Any], ctx: ToolContext) -> ToolResult:

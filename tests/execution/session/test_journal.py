@@ -50,8 +50,16 @@ def test_a_line_that_was_not_finished_is_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"[]", b"{}", b"null", b'{"name":1,"digest":"d","result":{"success":true}}', b"\xff\xfe", b'{"forgotten":"x"}']
-    + [b'{"name":"key:x","digest":"d","result":7}', b'{"name":"other","digest":"d","result":{"success":true}}'],
+    [
+        b"[]",
+        b"{}",
+        b"null",
+        b"\xff\xfe",
+        b'{"forgotten":"x"}',
+        b'{"name":1,"digest":"d","result":{"success":true}}',
+        b'{"name":"key:x","digest":"d","result":7}',
+        b'{"name":"other","digest":"d","result":{"success":true}}',
+    ],
 )
 def test_strange_lines_do_no_harm(tmp_path: Path, line: bytes) -> None:
     """A journal comes out of checkpoints too, which strangers may have written."""
@@ -73,7 +81,7 @@ def test_the_last_calls_are_kept_and_older_numbers_refused(tmp_path: Path, monke
         assert 10 == len(one)
         assert result("24") == one.find("sequence:24", "d")
         assert one.find("sequence:25", "d") is None
-        with pytest.raises(UsageError, match="14 is older than .* above 24"):
+        with pytest.raises(UsageError, match=r"14 is older than .* above 24"):
             one.find("sequence:14", "d")
 
 
