@@ -28,6 +28,7 @@ from ghcoord.hub import Hub
 from ghcoord.model.health import Vitals
 from ghcoord.model.lease import check_ttl
 from ghcoord.model.timing import grace_for, poll_for
+from ghcoord.model.tool import Tool
 from ghcoord.store import network
 from ghcoord.store.base import Store, Tell
 from ghcoord.store.budget.base import OnWait, Report
@@ -201,6 +202,17 @@ def import_hub(
         for known in ("heads.json", "observed.json"):
             (seen / known).unlink(missing_ok=True)  # of a hub that was here before
     return open_hub(made, runtime, chosen, actor=actor, state=state)
+
+
+def describe_tools() -> list[Tool]:
+    """The tools that a worker of this program offers in a full sandbox, plug-ins among them. Starts nothing."""
+    from ghcoord.execution.sandbox.none import NoSandbox
+    from ghcoord.execution.tools.kit import Kit
+    from ghcoord.execution.tools.registry import builtin_tools
+
+    with connect("memory:", Settings()) as hub:
+        kit = Kit(NoSandbox(None), hub.runtime, artifacts=hub.artifacts)
+        return sorted(builtin_tools(kit), key=lambda tool: tool.name)
 
 
 def folder_of(url: str) -> Path | None:

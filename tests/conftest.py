@@ -12,6 +12,8 @@ pytest.register_assert_rewrite(
     "ghcoord.testing.under_test",
     "ghcoord.testing.rewrite_contract",
     "ghcoord.testing.transact_contract",
+    "ghcoord.testing.sandbox_contract",
+    "ghcoord.testing.sandbox_walls",
 )
 
 

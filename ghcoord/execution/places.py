@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import GhcoordError, NoCapacity, NotFound, SessionLost
+from ghcoord.errors import GhcoordError, NoCapacity, NotFound, SessionLost, UsageError
 from ghcoord.execution.running import RunningTask, run_guarded
 from ghcoord.execution.sandbox.base import Identity
 from ghcoord.execution.workspace import Workspaces
@@ -90,8 +90,8 @@ class Places:
                 if not (result.infrastructure or (one.stopped_because and not result.success)):
                     pool.note(session, _note(one, tool, result, now()))
                 return result
-        except SessionLost as lost:
-            return ToolResult(success=False, error=lost.message)
+        except (SessionLost, UsageError) as refused:
+            return ToolResult(success=False, error=refused.message)
         except (NoCapacity, NotFound) as elsewhere:
             one.cancel(elsewhere.message)
             return ToolResult(success=False, error=elsewhere.message)

@@ -93,9 +93,9 @@ def run(
     more timeout, without grace for none.  Output beyond ``cap`` bytes a stream
     (or ``limits.output_kb``, or :data:`OUTPUT_CAP`; the least that is given) is
     read and dropped; ``log(stream, text)`` gets each stream's first ``log_cap``
-    bytes as they come, as many as are kept by default.  ``stdin_fd`` is given to the command as its input
-    instead of ``stdin``, and closed here, whatever happens; without both the
-    command reads ``/dev/null``.
+    bytes as they come, as many as are kept by default.  ``stdin_fd`` is given to
+    the command as its input instead of ``stdin``, and closed here, whatever
+    happens; without both the command reads ``/dev/null``.
 
     Raises :class:`UsageError` when the arguments cannot be passed to a program
     and :class:`SandboxError` when the sandbox could not be set up: the command

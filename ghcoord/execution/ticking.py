@@ -275,6 +275,8 @@ class Ticking(ABC):
         self._queued = reply.queued
         if self._recovered:
             self.sessions.follow(reply.sessions, reply.revision)
+            if reply.renewed:
+                self.sessions.resume()
         unknown = set(reply.held.items()) - self._slots.known() - {key_of(task) for task in reply.leased}
         for task_id, token in unknown:
             self._slots.give_back(task_id, token, "the reply that leased it was lost")

@@ -347,9 +347,11 @@ class WorkerDaemon(Ticking):
         rhythm = self.rhythm
         while True:
             left = rhythm.give_up_at() - self._runtime.monotonic()
-            if left <= 0 and self._slots.running:
-                self._log("warn", "the lease could not be renewed in time: stopping what runs")
-                self._slots.stop_all("its worker could not renew its lease")
+            if left <= 0:
+                if self._slots.running or self.sessions.busy:
+                    self._log("warn", "the lease could not be renewed in time: stopping what runs")
+                    self._slots.stop_all("its worker could not renew its lease")
+                self.sessions.pause("could not renew its lease")
             limit = rhythm.ttl * GIVE_UP_AT
             if self._ended.wait(min(left, limit / 4) if left > 0 else limit / 8):
                 return
@@ -357,6 +359,7 @@ class WorkerDaemon(Ticking):
     def _handle_loss(self, reply: Reply) -> None:
         self._log("warn", reply.lost)
         self._slots.stop_all("its worker lost its lease")
+        self.sessions.pause("lost its lease")
         if reply.replaced:
             self._lost = reply
             self._wait_until_stopped()

@@ -22,8 +22,8 @@ class Artifact(Record):
     content_type: str = Field(default="application/octet-stream", max_length=200)
     created_at: Moment
     created_by: str = ""
-    session_id: str | None = None
-    task_id: str | None = None
+    session_id: str | None = Field(default=None, min_length=1, max_length=128)
+    task_id: str | None = Field(default=None, min_length=1, max_length=128)
     where: str = Field(default="hub", max_length=20)
     expires_at: Moment | None = None
 

@@ -7,6 +7,8 @@ import socket
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from ghcoord.execution.process import Completed
 from ghcoord.execution.sandbox.canaries import leaks, run_canaries
 from ghcoord.execution.sandbox.landlock_launcher import SCOPES_ABI, landlock_abi
@@ -80,8 +82,10 @@ class SandboxWalls:
         name = f"ghcoord-escaped-{bench.runtime.randbits(60)}"
         places = [str(outside(bench)), str(bench.base), *_PLACES]
         bench.sh('name=$1; shift; for each; do : > "$each/$name"; mkdir "$each/$name.d"; done', name, *places)
-        found = [place for place in places if any(Path(place, name + end).exists() for end in ("", ".d"))]
-        assert [] == found
+        made = [path for place in places for end in ("", ".d") if (path := Path(place, name + end)).exists()]
+        for path in made:
+            path.rmdir() if path.is_dir() else path.unlink()
+        assert [] == made
         secret = outside(bench) / "secret"
         bench.sh('echo x > "$1"; : >> "$1"; truncate -s 0 "$1"; rm -f "$1"; mv "$1" here; ln "$1" hard', str(secret))
         assert "not-to-be-seen" == secret.read_text()
@@ -184,7 +188,8 @@ class SandboxWalls:
         neighbour = subprocess.Popen(["/bin/sleep", "60"])
         try:
             bench.sh('kill -TERM "$1"', str(neighbour.pid))
-            assert neighbour.poll() is None
+            with pytest.raises(subprocess.TimeoutExpired):
+                neighbour.wait(0.2)
         finally:
             neighbour.kill()
             neighbour.wait()
@@ -244,7 +249,7 @@ class SandboxWalls:
         """Many files together count as one large one does."""
         if bench.sandbox.limits.workspace == "none":
             return
-        script = "for n in $(seq 400); do head -c 1000000 /dev/zero > $n; sleep 0.01; done; echo filled"
+        script = "for n in $(seq 120); do head -c 1000000 /dev/zero > $n; sleep 0.01; done; echo filled"
         done = bench.sh(script, limits=Limits(workspace_mb=8), timeout=30.0)
         assert "workspace" == done.stopped
         assert "filled" not in done.stdout

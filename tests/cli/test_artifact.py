@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pty
@@ -122,6 +123,37 @@ def test_get_never_overwrites_without_being_told(cli: Cli, file: Path) -> None:
     assert BINARY == Path("x").read_bytes()
 
 
+def test_what_came_meanwhile_stays(cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that appears while the content is fetched is not replaced, with hard links and without."""
+    artifact = put(cli, file, "--name", "x")
+    real = os.path.lexists
+    for links in (True, False):
+        looks = []
+
+        def lexists(path: object, looks: list[object] = looks) -> bool:
+            looks.append(path)
+            if len(looks) == 1:
+                Path("x").write_text("mine")
+                return False
+            return real(str(path))
+
+        def no_links(*_: object) -> None:
+            raise OSError(errno.EPERM, "no links")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os.path, "lexists", lexists)
+            if not links:
+                patch.setattr(os, "link", no_links)
+            assert "exists by now" in cli("artifact", "get", artifact).error
+        assert "mine" == Path("x").read_text()
+        with monkeypatch.context() as patch:
+            if not links:
+                patch.setattr(os, "link", no_links)
+            assert 0 == cli("artifact", "get", artifact, "-o", f"y{links}").code
+        assert BINARY == Path(f"y{links}").read_bytes()
+    assert not [name for name in os.listdir(".") if name.endswith(".part")]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"), [("a/b/.profile", "profile"), ("-rf", "rf"), ("x\u0301y;z", "x_y_z"), ("...", "artifact")]
 )
@@ -188,6 +220,36 @@ def test_a_terminal_is_spared(cli: Cli, file: Path) -> None:
         os.close(outer)
         os.close(inner)
     assert (2, True) == (done.returncode, "disturb the terminal" in done.stderr)
+
+
+def test_a_terminal_sees_how_far_it_is(tmp_path: Path) -> None:
+    """A bar while a large file is stored and fetched; nothing of it in a pipe."""
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(3 * 1024 * 1024))
+
+    def on_terminal(*args: object) -> tuple[str, str]:
+        inner, outer = pty.openpty()
+        running = subprocess.Popen(
+            command("artifact", *args), stdout=subprocess.PIPE, stderr=outer, text=True, env=environment()
+        )
+        os.close(outer)
+        seen = b""
+        try:
+            while piece := os.read(inner, 10_000):
+                seen += piece
+        except OSError:  # the other end is closed
+            pass
+        os.close(inner)
+        out, _ = running.communicate(timeout=60)
+        assert 0 == running.returncode
+        return out, seen.decode()
+
+    out, bar = on_terminal("put", large)
+    assert "storing" in bar
+    out, bar = on_terminal("get", out.split()[1], "-o", "copy")
+    assert "fetching" in bar
+    assert "copy: 3.0 MiB\n" == out
+    assert large.read_bytes() == Path("copy").read_bytes()
 
 
 def test_list(cli: Cli, file: Path) -> None:

@@ -21,7 +21,7 @@ DATA = Path(__file__).parents[1] / "data"
 @pytest.fixture(autouse=True)
 def _quick_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox is not what these tests are about, and takes half a second to try."""
-    monkeypatch.setattr("ghcoord.execution.sandbox.open.probe_all", lambda: [])
+    monkeypatch.setattr("ghcoord.execution.sandbox.open.probe_all", lambda **_: [])
 
 
 def aged(cli: Cli, later: Later) -> None:

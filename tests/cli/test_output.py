@@ -20,8 +20,8 @@ WORKER_KEYS = """id hostname pid status drain_requested registered_at last_heart
 account token capacity
 capabilities sandbox max_sessions active_sessions session_ids health recent_types metadata"""
 TASK_KEYS = """id tool type args state priority attempt worker result created_at submitted_by started_at ended_at due_at
-not_before after waiting_for if_failed key concurrency rate unique requirements assigned_at assigned schedule batch
-estimated_duration timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease
+not_before after waiting_for if_failed key concurrency rate unique requirements assigned_at assigned session schedule
+batch estimated_duration timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease
 history metadata"""
 SUBMITTED_KEYS = TASK_KEYS + " duplicate"
 SCHEDULE_KEYS = """name cron timezone tool args options missed grace overlap paused next_fire last_fire last_task fires
@@ -70,7 +70,7 @@ SESSION = [
         "worker_id leased succeeded failed returned refused recovered commits",
     ),
     (["task", "list"], [TASK_KEYS]),
-    (["task", "show", "t1"], TASK_KEYS),
+    (["task", "show", "t1"], TASK_KEYS + " waiting_because"),
     (["task", "wait", "t1"], TASK_KEYS),
     (["task", "logs", "t1"], "id text"),
     (["task", "cancel", "--state", "queued", "--yes"], "cancelled refused"),

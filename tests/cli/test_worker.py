@@ -293,7 +293,8 @@ def test_reap_says_what_it_would_do(cli: Cli, later: Later) -> None:
     assert taken == cli("worker", "reap", "w1", "--dry-run", "--json").json
     assert "w1: 0 tasks and 1 locks would be recovered\n" == cli("worker", "reap", "w1", "--dry-run").out
     assert "active" == cli("worker", "show", "w1", "--json").json["status"]
-    assert "1 workers recovered (w1) with 0 tasks and 1 locks, 0 removed\n" == cli("worker", "reap", "--yes").out
+    done = cli("worker", "reap", "--yes").out
+    assert "1 workers recovered (w1) with 0 tasks, 1 locks and 2 sessions, 0 removed\n" == done
     assert "0 workers stale\n" == cli("worker", "reap", "--dry-run").out
 
 

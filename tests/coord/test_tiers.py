@@ -101,7 +101,7 @@ def test_why_a_task_waits(world: World, hub: Hub) -> None:
         "needs a full sandbox; the workers offer: w1 partial, w2 none: "
         "start a worker with bubblewrap or submit with --sandbox partial" == why(task.id)
     )
-    said = {
+    said: dict[str, dict[str, Any]] = {
         "needs the tool train; the workers offer: w1 echo/fs.read/shell/session.checkpoint": {"tool": "train"},
         "needs a worker that serves big; the workers offer": {"type": "big"},
         "needs 64 cores; the workers offer: w1 4, w2 4": {"requirements": {"min_cpu_cores": 64}},

@@ -99,6 +99,7 @@ def contain(name: str, options: list[tuple[str, str]], command: list[str]) -> in
         "--unshare-pid",
         "--unshare-net",
         "--unshare-ipc",
+        "--unshare-uts",
         "--disable-userns",
         "--new-session",
     ]
@@ -108,7 +109,7 @@ def contain(name: str, options: list[tuple[str, str]], command: list[str]) -> in
     for link in ("bin", "sbin", "lib", "lib64"):
         arguments += ["--symlink", f"usr/{link}", f"/{link}"]
     arguments += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev", "--remount-ro", "/dev"]
-    arguments += ["--perms", "1777", "--tmpfs", "/tmp", "--setenv", "HOSTNAME", "sandbox"]
+    arguments += ["--perms", "1777", "--tmpfs", "/tmp", "--setenv", "HOSTNAME", "sandbox", "--hostname", "sandbox"]
     for option, value in options:
         fields = dict(each.partition("=")[::2] for each in value.split(","))
         if option == "--mount":

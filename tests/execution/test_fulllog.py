@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from ghcoord.config import ArtifactSettings
+from ghcoord.coord import layout
 from ghcoord.coord.artifacts.artifacts import Artifacts
 from ghcoord.coord.layout import FILES
+from ghcoord.coord.tasks.logs import FullLogs
 from ghcoord.execution.fulllog import RETENTION, FullLog, FullLogKeeper
 from ghcoord.execution.running import MAX_TEXT
 from ghcoord.execution.worker import WorkerDaemon
 from ghcoord.hub import Hub
-from ghcoord.model.artifact import LOG_NAME
+from ghcoord.model.artifact import LOG_NAME, LOG_TYPE
 from ghcoord.model.codec import stamp
 from ghcoord.model.task import Task, TaskResult
 from ghcoord.model.tool import ToolContext, ToolResult
@@ -139,6 +141,29 @@ def test_a_log_that_cannot_be_stored_is_told(hub: Hub, monkeypatch: pytest.Monke
     assert CUT == keeper.keep(full, TASK, CUT)
     assert [("warn", True)] == [(level, "could not be stored" in text) for level, text in said]
     full.close()
+
+
+@pytest.mark.parametrize("what", ["none", "another name", "another task", "another type", "broken", "strange", "gone"])
+def test_what_is_no_whole_output_is_not_shown(world: World, what: str) -> None:
+    """An artifact of the task's own, a broken record, a content that is gone: then the record's part counts."""
+    hub = world.open()
+    logs = FullLogs(hub.artifacts)
+    given = {"name": LOG_NAME, "content_type": LOG_TYPE, "task_id": "t1"}
+    given |= {"another name": {"name": "x"}, "another task": {"task_id": "t2"}}.get(what, {})
+    given |= {"another type": {"content_type": "text/plain"}}.get(what, {})
+    made = hub.artifacts.put(given.pop("name"), "ä\n".encode(), **given)  # type: ignore[arg-type]
+    path = layout.artifact_path(made.id)
+    if what == "broken":
+        world.put(FILES, {path: b"{"})
+    elif what == "gone":
+        world.put(FILES, {layout.data_path(layout.STORED, made.sha256): None})
+    named = "../x" if what == "strange" else made.id
+    world.runtime.advance(5)
+    ended = TASK.model_copy(update={"result": CUT.model_copy(update={"artifacts": (named,)})})
+    found = logs.of(ended)
+    assert ("ä\n" if what == "none" else None) == (None if found is None else "".join(found))
+    assert None is logs.of(TASK)
+    assert None is logs.of(ended.model_copy(update={"result": TaskResult(success=True, artifacts=(made.id,))}))
 
 
 # -- through the worker

@@ -235,7 +235,7 @@ def test_nothing_survives_a_worker_that_is_killed(bench: SandboxUnderTest) -> No
         assert len(survivors(marker)) >= 2
         worker.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + PROMPT
-    while (survivors(marker) or list(workspace.iterdir())) and time.monotonic() < deadline:
+    while (survivors(marker) or any(workspace.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert [] == survivors(marker)
     assert [] == list(workspace.iterdir())

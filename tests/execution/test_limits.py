@@ -108,7 +108,7 @@ def test_memory_is_bounded(run: Run, bomb: str) -> None:
     done = run(MEMORY_BOMBS[bomb], memory_mb=100)
     assert ("memory", None, False) == (done.stopped, done.exit_code, done.leftover)
     assert done.usage.memory_mb is not None
-    assert 50 < done.usage.memory_mb < 400
+    assert 50 < done.usage.memory_mb < 1500  # how far it comes between two looks depends on what else runs
 
 
 @pytest.mark.parametrize("folder", ["/tmp", "/dev/shm"])
@@ -253,11 +253,12 @@ WORKSPACE_BOMBS = {
     "many files": ("i=0; while [ $i -lt 100 ]; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done; sleep 20"),
     "hidden in folders": "mkdir -p a/b/.c; head -c 100000000 /dev/zero > a/b/.c/big; sleep 20",
     "deleted and still open": "exec 3> big; rm big; head -c 100000000 /dev/zero >&3; sleep 20",
+    "in a closed folder": "mkdir a; cd a; head -c 100000000 /dev/zero > big; cd ..; chmod 0 a; sleep 20",
     "very deep": "i=0; while [ $i -lt 150 ]; do mkdir d; cd -P d; i=$((i+1)); done; sleep 20",
 }
 
 
-@pytest.mark.parametrize("bomb", some(WORKSPACE_BOMBS, "many files", "deleted and still open"))
+@pytest.mark.parametrize("bomb", some(WORKSPACE_BOMBS, "deleted and still open", "in a closed folder"))
 def test_the_workspace_is_bounded(run: Run, bomb: str) -> None:
     """What fills the workspace is ended soon after it passed the limit."""
     began = time.monotonic()

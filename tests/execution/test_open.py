@@ -186,6 +186,17 @@ def test_the_doctor_tells_of_every_driver(bwrap: Sandbox, landlock: Sandbox) -> 
         assert set(each.details["limits"]) > {"memory", "processes", "by"}
 
 
+@pytest.mark.usefixtures("bwrap")
+def test_the_doctor_tries_the_container_that_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same settings as workers."""
+    engine = make_engine(tmp_path)
+    (tmp_path / "ghcoord.toml").write_text(f'[sandbox]\nimage = "image:2"\nengine = "{engine.program}"\n')
+    monkeypatch.chdir(tmp_path)
+    found = {str(each.details["driver"]): each for each in doctor()}
+    assert "No such image: image:2" in found["container"].message
+    assert f"'{engine.program} pull image:2'" == found["container"].fix
+
+
 @pytest.mark.usefixtures("refused_bwrap", "no_landlock")
 def test_the_doctor_tells_what_is_missing() -> None:
     """Where no driver is full, what is wrong with each is a warning with its fix."""
@@ -220,6 +231,7 @@ def test_without_a_sandbox_every_canary_escapes() -> None:
     always = {
         *("outside-write", "outside-read", "host-loopback", "abstract-socket", "path-socket", "network-namespace"),
         *("pid-namespace", "ptrace", "worker-arguments", "worker-signal", "worker-environment", "seccomp"),
+        *("outside-names", "outside-metadata", "host-name"),
     }
     assert python
     assert set() == always - escaped

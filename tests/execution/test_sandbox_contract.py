@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +60,7 @@ def _contract(name: str) -> Callable[[SandboxUnderTest], None]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "caught_by"),
     [
@@ -94,3 +99,36 @@ def test_a_driver_that_is_wrong_is_caught(
             _contract(caught_by)(bench)
     finally:
         broken.clean_up(open_to_all)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; otherwise all tests are run as one")
+@pytest.mark.parametrize("driver", ["TestBubblewrap", "TestLandlock"])
+def test_an_ordinary_user_has_the_same(driver: str, open_to_all: Path) -> None:
+    """The whole contract, run by a worker that is not root and has the system's interpreter."""
+    system, packages = Path("/usr/bin/python3"), sysconfig.get_path("purelib")
+    same = subprocess.run([system, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True)
+    if same.stdout.split() != [str(each) for each in sys.version_info[:2]]:
+        pytest.skip("the packages of this environment are not for the system's interpreter")
+    (open_to_all / "home").mkdir()
+    os.chown(open_to_all / "home", 1000, 1000)
+    repository = Path(__file__).parents[2]
+    places = [f"--basetemp={open_to_all}/home/pytest", f"{__file__}::{driver}"]
+    done = subprocess.run(
+        [str(system), *"-m pytest -q -n 0 -p no:cacheprovider -o addopts= -rs".split(), *places],
+        cwd=repository,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": f"{open_to_all}/home",
+            "PYTHONPATH": f"{repository}:{packages}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        user=1000,
+        group=1000,
+        extra_groups=[],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert 0 == done.returncode, done.stdout[-4000:]
+    assert "skipped" not in done.stdout, done.stdout[-4000:]

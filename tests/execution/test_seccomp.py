@@ -35,9 +35,9 @@ MISSING = {
 }
 OTHERS = {
     *("mq_open", "mq_unlink", "prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam"),
-    *("sched_setscheduler", "setpriority", "ioprio_set"),
+    *("sched_setscheduler", "setpriority", "ioprio_set", "inotify_init", "inotify_init1"),
 }
-"""Calls to other processes and to message queues, which only a command without namespaces of its own may not make."""
+"""Calls to other processes, message queues and watched folders: refused to a command without namespaces of its own."""
 
 
 def evaluate(program: bytes, arch: int, number: int, *args: int) -> int:
@@ -116,7 +116,8 @@ def test_without_namespaces_other_processes_cannot_be_changed(machine: str) -> N
         for kind in kinds:
             own = refused(errno.EPERM) if kind == of_user else ALLOW
             assert [own, refused(errno.EPERM)] == [answer(machine, name, kind, who, policy=policy) for who in (0, 4711)]
-    assert refused(errno.ENOSYS) == answer(machine, "mq_open", policy=policy)
+    for name in ("mq_open", "inotify_init1"):
+        assert refused(errno.ENOSYS) == answer(machine, name, policy=policy)
 
 
 def test_newer_calls_do_not_exist(machine: str) -> None:
@@ -181,7 +182,9 @@ def test_sockets_of_few_families(machine: str, args: tuple[int, ...], allowed: s
     for name, policy in policies.items():
         expected = ALLOW if name in allowed else refused(errno.EAFNOSUPPORT)
         assert expected == answer(machine, "socket", *args, policy=policy)
-    assert ALLOW == answer(machine, "socketpair", 1, 1, policy=policies["none"])
+    for kind, alone in [(1, ALLOW), (5 | 0o2000000, ALLOW), (2, refused(errno.EAFNOSUPPORT))]:
+        assert ALLOW == answer(machine, "socketpair", 1, kind, policy=policies["local"])
+        assert alone == answer(machine, "socketpair", 1, kind, policy=policies["none"])
     assert refused(errno.EAFNOSUPPORT) == answer(machine, "socketpair", 30, 1)
 
 

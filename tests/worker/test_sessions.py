@@ -134,6 +134,7 @@ def test_a_worker_takes_so_many_sessions(hub: Hub, base: Path) -> None:
         assert "x\n" == shell(hub, "s3", "echo x")
 
 
+@pytest.mark.slow
 def test_a_session_has_limits(hub: Hub, base: Path) -> None:
     """Those of the session, under those of the worker: time and output."""
     with workers(hub.url, "w1", args=args(base, "--limit", "output_kb=4")):

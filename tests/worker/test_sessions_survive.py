@@ -72,6 +72,7 @@ def test_a_session_outlives_its_worker_with_files_package_and_metadata(
 SESSIONS = 20
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seconds", [1.0, pytest.param(120.0, marks=pytest.mark.slow)])
 def test_many_sessions_side_by_side(hub: Hub, base: Path, seconds: float) -> None:
     """20 sessions with mixed tools: no error, every result right, each sees its own files only, memory bounded."""

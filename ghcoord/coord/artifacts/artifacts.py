@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 from ghcoord.config import ArtifactSettings
 from ghcoord.coord import layout
@@ -19,6 +18,7 @@ from ghcoord.coord.artifacts.s3 import S3
 from ghcoord.coord.artifacts.sources import Checked, Source, Told, opened, type_of
 from ghcoord.coord.context import ARTIFACT_TABLE, Context
 from ghcoord.coord.files.content import Contents, verified
+from ghcoord.coord.files.sending import Stream
 from ghcoord.coord.layout import ARTIFACTS_OF_SESSION, ARTIFACTS_OF_TASK, FILES, STORED
 from ghcoord.errors import Conflict, Corrupt, GhcoordError, NewerSchema, NotFound, OutcomeUnknown, UsageError
 from ghcoord.ids import check_id, check_name, new_artifact_id
@@ -59,7 +59,7 @@ class Artifacts:
     def put(
         self,
         name: str,
-        source: BinaryIO | bytes | Path,
+        source: Stream | bytes | Path,
         *,
         content_type: str | None = None,
         session_id: str | None = None,

@@ -83,7 +83,7 @@ class Checked:
 
 
 @contextmanager
-def opened(source: BinaryIO | bytes | Path, most: int) -> Iterator[Source]:
+def opened(source: Stream | bytes | Path, most: int) -> Iterator[Source]:
     """The content of ``source``, of at most ``most`` bytes.
 
     Raises ``TooLarge`` as soon as that is known, ``UsageError`` for what is no
@@ -116,7 +116,7 @@ def _open_file(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def _spooled(stream: BinaryIO, most: int) -> Iterator[Source]:
+def _spooled(stream: Stream, most: int) -> Iterator[Source]:
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as kept:
         yield _digested(stream, kept, most)  # type: ignore[arg-type]
 

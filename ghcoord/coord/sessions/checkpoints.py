@@ -34,11 +34,16 @@ from ghcoord.coord.sessions.placements import Placements
 from ghcoord.errors import Corrupt, NotFound, Unavailable, UsageError
 from ghcoord.model.codec import stamp
 from ghcoord.model.limits import DEFAULT_LIMITS, Limits
-from ghcoord.model.session import MAX_CHECKPOINTS, Checkpoint, Session
+from ghcoord.model.session import Checkpoint, Session
 from ghcoord.store.tx import Tx
 
 TRIES = 3
 """How often a publication starts again because contents that it relied on were removed meanwhile."""
+
+AHEAD = 100
+"""Contents that are brought together at most, and their bytes."""
+
+AHEAD_BYTES = 1 << 20
 
 PAGE = 1000
 """Contents that one commit removes at most."""
@@ -47,6 +52,9 @@ MAX_LISTED = 20_000
 """Characters of the packages, and of the changed paths, that a session's record has for each checkpoint."""
 
 MAX_MODIFIED = 100
+
+MAX_HELD = 50
+"""Checkpoints that a session may have when one is imported; its worker keeps fewer."""
 
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
@@ -96,6 +104,31 @@ class SessionCheckpoints(Placements):
         """A content of a session's checkpoints, verified. Raises ``NotFound`` and ``Corrupt``."""
         return self._contents.read(layout.checkpoints_folder(owner), digest)
 
+    def reader(self, manifest: Manifest, has: Callable[[str], bool] = lambda digest: False) -> Open:
+        """Reads the contents of a checkpoint, best in the order of its paths.
+
+        Where asking costs requests, small ones come many at a time, without
+        those that the caller ``has``.
+        """
+        owner, store = manifest.record.session, self._context.transactor.store
+        if not store.capabilities.far_objects:
+            return lambda digest: self.read_content(owner, digest)
+        sizes = {each.sha256: each.size for _, each in sorted(manifest.files.items())}
+        left = [digest for digest, size in sizes.items() if size <= AHEAD_BYTES and not has(digest)][::-1]
+        folder, brought = layout.checkpoints_folder(owner), set[str]()
+
+        def read(digest: str) -> Iterator[bytes]:
+            if digest in sizes and digest not in brought:
+                room = AHEAD_BYTES
+                some: list[str] = []
+                while left and len(some) < AHEAD and (room := room - sizes[left[-1]]) >= 0:
+                    some.append(left.pop())
+                brought.update(some)
+                self._context.snapshot(FILES).near([layout.data_path(folder, each) for each in some])
+            return self.read_content(owner, digest)
+
+        return read
+
     def compared(self, session_id: str, a: str, b: str, *, text: bool = False) -> Diff:
         """What leads from checkpoint ``a`` to ``b``, without any worker; ``text`` compares the lines of small files.
 
@@ -140,41 +173,44 @@ class SessionCheckpoints(Placements):
         self.prune(session_id, gone=[checkpoint_id])
 
     def prune(self, session_id: str, *, gone: Collection[str] = ()) -> int:
-        """Remove what no checkpoint of the session needs any more; returns how many contents that were.
+        """Remove what no checkpoint of the session, or copied from it, needs any more; returns how many contents.
 
         Manifests go that are named in ``gone``, and those that a worker left
-        which no longer has the session.  Contents go that no manifest names;
-        both is decided where it is written, so that a manifest that comes at
-        the same moment keeps what it needs.
+        which no longer has the session.  Contents go that no manifest names:
+        with ``gone`` those that these manifests named, without it all others,
+        too, which interrupted uploads left.  It is decided where it is written,
+        so that a manifest that comes at the same moment keeps what it needs.
         """
         session = self._session(session_id)
         kept = {one.id for one in session.checkpoints if not one.origin}
+        others = SESSION_TABLE.scan(self._context.snapshot(FLEET))
+        kept |= {one.id for other in others for one in other.checkpoints if one.origin == session_id}
         folder = layout.checkpoints_folder(session_id)
         top = f"{folder}/{layout.MANIFESTS}"
         unwanted = set(gone) - kept
 
         def run(tx: Tx) -> int:
             needed: set[str] = set()
+            dropped: set[str] = set()
             for name in tx.names(FILES, top):
                 data = tx.read(FILES, f"{top}/{name}")
                 if data is None:
                     continue
                 checkpoint_id = name.removesuffix(".json")
                 if checkpoint_id in unwanted or (checkpoint_id not in kept and _epoch_of(data) < session.epoch):
+                    dropped |= _named(tx, folder, data)
                     tx.delete(FILES, f"{top}/{name}")
                 else:
                     needed |= _named(tx, folder, data)
-            found = [each for each in _digests(tx, folder) if each not in needed][:PAGE]
-            for digest in found:
+            found = [each for each in (sorted(dropped) if gone else _digests(tx, folder)) if each not in needed]
+            for digest in found[:PAGE]:
                 remove_content(tx, folder, digest)
-            return len(found)
+            return min(len(found), PAGE)
 
-        removed = 0
-        while True:
-            count = self._context.transact((FILES,), run, timeout=120.0)
-            removed += count
-            if count < PAGE:
-                return removed
+        removed = self._context.transact((FILES,), run, timeout=120.0)
+        if removed < PAGE:
+            return removed
+        return removed + self.prune(session_id)  # the manifests are gone, and with them what they named
 
     def drop_all(self, session_id: str) -> None:
         """Remove everything of a session that is no more."""
@@ -189,9 +225,7 @@ class SessionCheckpoints(Placements):
         ``tar`` unpacks.  What was written is of no use when this raises.
         """
         manifest = self.read_manifest(session_id, checkpoint_id)
-        owner = manifest.record.session
-        pieces = tar_of(manifest, lambda digest: self.read_content(owner, digest), with_manifest=True)
-        write_archive(pieces, target, form)
+        write_archive(tar_of(manifest, self.reader(manifest), with_manifest=True), target, form)
 
     def import_checkpoint(
         self, session_id: str, source: BinaryIO, *, name: str = "", limits: Limits = DEFAULT_LIMITS
@@ -233,8 +267,9 @@ class SessionCheckpoints(Placements):
 
         def run(tx: Tx) -> None:
             present = records.need(tx, session_id)
-            every = (*(one for one in present.checkpoints if one.id != made.id), made)
-            records.put(tx, present.model_copy(update={"checkpoints": every[-10 * MAX_CHECKPOINTS :]}))
+            if len(present.checkpoints) >= MAX_HELD:
+                raise UsageError(f"session {session_id} has {MAX_HELD} checkpoints: delete some")
+            records.put(tx, present.model_copy(update={"checkpoints": (*present.checkpoints, made)}))
             tx.event(FLEET, "checkpoint imported", session=session_id, checkpoint=made.id)
 
         self._context.transact((FLEET,), run, near={FLEET: [layout.session_path(session_id)]})
@@ -306,6 +341,18 @@ class _Lazy:
         return data
 
 
+def named_in(data: bytes, listing: Callable[[str], bytes]) -> set[str]:
+    """Every content that a manifest may mean, also one of a newer version: what looks like a digest counts."""
+    found = {each.decode() for each in _DIGEST.findall(data)}
+    try:
+        digest = json.loads(data)["listing"]["sha256"] if b'"listing"' in data else ""
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return found
+    if not isinstance(digest, str) or not is_digest(digest):
+        return found
+    return found | {each.decode() for each in _DIGEST.findall(listing(digest))}
+
+
 # -- inside a transaction
 
 
@@ -319,20 +366,17 @@ def _epoch_of(data: bytes) -> float:
 
 
 def _named(tx: Tx, folder: str, data: bytes) -> set[str]:
-    """Every content that a manifest may mean, also one of a newer version: what looks like a digest counts."""
-    found = {each.decode() for each in _DIGEST.findall(data)}
-    try:
-        digest = json.loads(data)["listing"]["sha256"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return found
-    if not isinstance(digest, str) or not is_digest(digest):
-        return found
-    path = layout.data_path(folder, digest)
-    whole = tx.read(FILES, path)
-    if whole is None:
-        names = [name for name in tx.names(FILES, path) if name != layout.WHOLE]
-        whole = b"".join(tx.read(FILES, f"{path}/{name}") or b"" for name in names)
-    return found | {each.decode() for each in _DIGEST.findall(whole)}
+    """What a manifest in the hub may mean; see :func:`named_in`."""
+
+    def listing(digest: str) -> bytes:
+        path = layout.data_path(folder, digest)
+        whole = tx.read(FILES, path)
+        if whole is None:
+            names = [name for name in tx.names(FILES, path) if name != layout.WHOLE]
+            whole = b"".join(tx.read(FILES, f"{path}/{name}") or b"" for name in names)
+        return whole
+
+    return named_in(data, listing)
 
 
 def _digests(tx: Tx, folder: str) -> Iterator[str]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from ghcoord.coord import layout
+from ghcoord.coord.care.rehearse import rehearse
 from ghcoord.coord.context import SESSION_TABLE, Context
-from ghcoord.coord.layout import FLEET
+from ghcoord.coord.layout import FILES, FLEET
 from ghcoord.coord.queue import gates
 from ghcoord.coord.sessions import placing, records, settings
 from ghcoord.coord.tasks.calls import gate_key
 from ghcoord.coord.tasks.submission import requirements_of
 from ghcoord.coord.workers.recovery import need_worker
-from ghcoord.errors import NoCapacity, NotFound, OutcomeUnknown, Throttled, Unavailable, UsageError
-from ghcoord.ids import check_id, new_task_id
+from ghcoord.errors import InvalidName, NoCapacity, NotFound, OutcomeUnknown, Throttled, Unavailable, UsageError
+from ghcoord.ids import check_id, decode_component, new_task_id
 from ghcoord.model.codec import stamp
 from ghcoord.model.lease import Judge
 from ghcoord.model.limits import Limits
@@ -23,6 +25,7 @@ from ghcoord.model.requirements import Requirements
 from ghcoord.model.session import Checkpoint, Session, SessionState
 from ghcoord.model.tier import check_tier
 from ghcoord.model.worker import worker_key
+from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Tx
 from ghcoord.units import MAX_DURATION
 
@@ -160,31 +163,37 @@ class Creating(ABC):
         self._drop_contents(owners)
         return unknown
 
-    def clean(self, max_age: float = STALE_AFTER) -> int:
+    def stale(self, max_age: float = STALE_AFTER) -> list[str]:
+        """Ids of the sessions that :meth:`clean` would remove now, those first that nobody has used for longest."""
+        is_stale = self._staleness(max_age)
+        snapshot = self._context.snapshot(FLEET)
+        oldest = sorted(SESSION_TABLE.scan(snapshot), key=lambda one: (one.last_active, one.id))
+        return rehearse(self._context, (FLEET,), lambda tx: [one.id for one in oldest if is_stale(tx, one)])
+
+    def clean(self, max_age: float = STALE_AFTER, *, only: Collection[str] | None = None) -> int:
         """Remove sessions that nobody has used for ``max_age`` seconds and that have no call; returns how many.
 
-        Goes by the hub's clock with a margin; of what a living worker has by what it last told.
+        Goes by the hub's clock with a margin; of what a living worker has by
+        what it last told.  ``only`` names those that may go, if not all.  What
+        ``files`` still has of sessions that are gone goes as well.
         """
-        if not 0 <= max_age <= MAX_DURATION:
-            raise UsageError(f"an age of {max_age:g} s is out of range: give 0 or more")
+        is_stale = self._staleness(max_age)
         context = self._context
-        margin = context.transactor.store.capabilities.clock_margin
-        judge, actor = context.judge(), context.actor
         removed = 0
         owners: set[str] = set()
         while True:
-            ids = [one.id for one in SESSION_TABLE.scan(context.snapshot(FLEET))]
+            ids = [one.id for one in SESSION_TABLE.scan(context.snapshot(FLEET)) if only is None or one.id in only]
 
             def run(tx: Tx, ids: list[str] = ids) -> tuple[list[Session], bool]:
                 gone: list[Session] = []
                 for session_id in ids:
                     session = records.get(tx, session_id)
-                    if session is None or not _is_stale(tx, session, max_age, margin, judge):
+                    if session is None or not is_stale(tx, session):
                         continue
                     if len(gone) >= PAGE:
                         return gone, True
                     records.take_from(tx, session)
-                    records.destroy(tx, session, actor, "its session was cleaned up")
+                    records.destroy(tx, session, context.actor, "its session was cleaned up")
                     gone.append(session)
                 return gone, False
 
@@ -193,8 +202,16 @@ class Creating(ABC):
             owners.update(one.id for one in gone)
             owners.update(saved.origin for one in gone for saved in one.checkpoints if saved.origin)
             if not more:
-                self._drop_contents(owners)
+                owners |= self._orphaned()
+                if owners:
+                    self._drop_contents(owners)
                 return removed
+
+    def _staleness(self, max_age: float) -> Callable[[Tx, Session], bool]:
+        if not 0 <= max_age <= MAX_DURATION:
+            raise UsageError(f"an age of {max_age:g} s is out of range: give 0 or more")
+        margin, judge = self._context.transactor.store.capabilities.clock_margin, self._context.judge()
+        return lambda tx, session: _is_stale(tx, session, max_age, margin, judge)
 
     # -- what the space files has of them
 
@@ -203,6 +220,17 @@ class Creating(ABC):
         session = records.find(self._context.snapshot(FLEET), session_id)
         copied = () if session is None else (one.origin for one in session.checkpoints if one.origin)
         return {session_id, *copied}
+
+    def _orphaned(self) -> set[str]:
+        """Sessions that are gone, of which ``files`` still has checkpoints; none while a broken record is set aside."""
+        views = self._context.transactor.view(FILES, FLEET)  # as of one moment
+        files, fleet = views[FILES], views[FLEET]
+        if fleet.entry(f"{layout.BROKEN}/{layout.SESSIONS}") is not None:
+            return set()
+        top = layout.CHECKPOINTS
+        fans = (f"{top}/{first}/{second}" for first in files.entries(top) for second in files.entries(f"{top}/{first}"))
+        names = (decode_component(name) for fan in fans for name in files.entries(fan))
+        return {name for name in names if name is not None and not _has_record(fleet, name)}
 
     def _drop_contents(self, owners: Collection[str]) -> None:
         """Remove the checkpoints of sessions that are gone and that no other one was made of.
@@ -215,6 +243,13 @@ class Creating(ABC):
         with contextlib.suppress(Unavailable, OutcomeUnknown, Throttled):
             for owner in sorted(set(owners) - needed):
                 self.drop_all(owner)
+
+
+def _has_record(fleet: Snapshot, session_id: str) -> bool:
+    try:
+        return fleet.entry(layout.session_path(session_id)) is not None
+    except InvalidName:
+        return True  # a person's folder
 
 
 def _is_stale(tx: Tx, session: Session, max_age: float, margin: float, judge: Judge) -> bool:
@@ -270,9 +305,8 @@ def _restore(tx: Tx, session_id: str, checkpoint: str | None, only: str | None, 
     session = records.need(tx, session_id)
     start = _start(session, checkpoint)
     gate = gates.get(tx, gate_key(session_id))
-    running = max(session.active_tasks, gate.running if gate is not None else 0)
-    if running:
-        raise UsageError(f"{running} calls of the session {session_id} are running: wait for them, or cancel them")
+    if gate is not None and gate.running:
+        raise UsageError(f"{gate.running} calls of the session {session_id} are running: wait for them, or cancel them")
     if not start.published:
         if only is not None and only != start.worker:
             raise UsageError(

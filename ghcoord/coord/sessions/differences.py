@@ -165,6 +165,7 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
         **{f"limits.{name}": value for name, value in record.limits.model_dump(exclude_none=True).items()},
         "allow": record.allow,
         "sandbox": record.sandbox,
+        "python": record.python,
     }
 
 

@@ -153,6 +153,8 @@ class ManifestRecord(Record):
     listing: ContentRef | None = None
     journal: ContentRef | None = None
     """Lines of the session's journal of calls."""
+    python: str = Field(default="", max_length=40)
+    """The version of the interpreter that the packages are for."""
     packages: tuple[str, ...] = Field(default=(), max_length=MAX_PACKAGES)
     left_out: tuple[LeftOut, ...] = Field(default=(), max_length=MAX_LEFT_OUT)
     left_out_count: Number = 0

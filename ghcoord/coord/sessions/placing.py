@@ -8,7 +8,7 @@ from ghcoord.coord import layout
 from ghcoord.coord.context import WORKER_TABLE
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.sessions import records
-from ghcoord.errors import NoCapacity, NotFound
+from ghcoord.errors import NoCapacity, NotFound, TooLarge
 from ghcoord.ids import decode_component
 from ghcoord.model.lease import Judge
 from ghcoord.model.placement import takes_tasks
@@ -97,8 +97,12 @@ def adopt(tx: Tx, worker: Worker, most: int) -> list[Session]:
     for session in _waiting(tx):
         if len(taken) >= room:
             break
-        if not why_not(worker, session):
+        if why_not(worker, session):
+            continue
+        try:
             taken.append(records.place(tx, session, worker))
+        except TooLarge:
+            break  # its record holds no more names
     return taken
 
 

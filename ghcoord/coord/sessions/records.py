@@ -9,6 +9,7 @@ from ghcoord.coord.context import SESSION_TABLE, WORKER_TABLE, put_worker
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue import lookup, records, releasing
 from ghcoord.errors import Corrupt, IllegalTransition, InvalidName, NewerSchema, NotFound, SessionLost
+from ghcoord.ids import check_id
 from ghcoord.model import session as model
 from ghcoord.model import steps
 from ghcoord.model.session import Session, SessionState
@@ -101,6 +102,14 @@ def put(tx: Tx, session: Session) -> Session:
     return session
 
 
+def is_id(text: str) -> bool:
+    """Whether ``text`` may be a session's id: people write lists by hand."""
+    try:
+        return bool(check_id(text, "session id"))
+    except InvalidName:
+        return False
+
+
 # -- workers
 
 
@@ -114,6 +123,8 @@ def worker_of(tx: Tx, worker_id: str) -> Worker | None:
 
 def on(tx: Tx, worker: Worker) -> Iterator[Session]:
     """The sessions that ``worker`` has, by its own list and by their records."""
+    if worker.session_ids and tx.is_far(FLEET):
+        tx.near(FLEET, [SESSION_TABLE.path(one) for one in worker.session_ids if is_id(one)])
     for session_id in worker.session_ids:
         session = get(tx, session_id)
         if session is not None and session.worker_id == worker.id:

@@ -85,6 +85,7 @@ class Follower:
         self._attempt = 0
         self._printed = 0
         self._joined = 0
+        self._missed = False
         self._shown = ""
 
     def next(self, task: Task) -> str:
@@ -107,6 +108,7 @@ class Follower:
         self._printed = max(self._printed, progress.seen)
         if missed > 0:
             self._joined = len(progress.tail)
+            self._missed = True
             return f"\n[… {missed} characters were missed …]\n{progress.tail}"
         self._joined += len(progress.tail[known:])
         return progress.tail[known:]
@@ -132,9 +134,10 @@ class Follower:
         if self._attempt not in (0, task.attempt):
             return f"\n[… attempt {task.attempt} …]\n{_ended(text)}"
         last = self._shown[-min(OVERLAP, self._joined) :] if self._joined else ""
-        if text[max(0, self._printed - len(last)) : self._printed] == last:
-            return _ended(text[self._printed :])
-        at = text.rfind(last)  # something was left out before it
+        at = self._printed - len(last)
+        if at < 0 or text[at : self._printed] != last:
+            at = text.rfind(last)  # something was left out before it
         if at >= 0:
-            return _ended(text[at + len(last) :])
+            rest = _ended(text[at + len(last) :])
+            return rest + f"[… all of it: 'ghcoord task logs {task.id}' …]\n" if self._missed else rest
         return f"\n[… more was printed: 'ghcoord task logs {task.id}' shows it …]\n"

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 from ghcoord.coord.sessions.archive import tar_of, write_archive
-from ghcoord.coord.sessions.checkpoints import describe
+from ghcoord.coord.sessions.checkpoints import describe, named_in
 from ghcoord.coord.sessions.differences import Diff, compare
 from ghcoord.coord.sessions.manifests import (
     MAX_MANIFEST_NAME,
-    ContentRef,
+    NO_QUOTA,
     FileEntry,
     Manifest,
     ManifestRecord,
@@ -33,12 +31,13 @@ from ghcoord.coord.sessions.manifests import (
 from ghcoord.errors import Corrupt, GhcoordError, LeaseLost, OutcomeUnknown, SandboxError, UsageError
 from ghcoord.execution.checkpoints.content import Hashing, Sources
 from ghcoord.execution.checkpoints.localstore import LocalStore
+from ghcoord.execution.checkpoints.place import MAX_JOURNAL, RESTORING, Home, Restored, keep_journal, make_empty, swap
 from ghcoord.execution.checkpoints.rebuild import rebuild
 from ghcoord.execution.checkpoints.scan import Scan, scan
 from ghcoord.execution.checkpoints.unpack import unpack
 from ghcoord.execution.environment.lock import read_lock
-from ghcoord.execution.files.beneath import Files
-from ghcoord.execution.sandbox.base import Sandbox, prepare_workspace
+from ghcoord.execution.environment.make import interpreter_of
+from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.session.folder import write_whole
 from ghcoord.execution.workspace import remove_tree
 from ghcoord.ids import check_id
@@ -49,56 +48,6 @@ from ghcoord.model.session import MAX_CHECKPOINTS, Checkpoint, Session
 if TYPE_CHECKING:
     from ghcoord.execution.tools.kit import Kit
     from ghcoord.hub import Hub
-
-RESTORING = "restoring"
-"""Folder beside a workspace in which a checkpoint is unpacked."""
-
-REPLACED = "replaced"
-"""What a workspace is called from when the restored one takes its place until it is removed."""
-
-MAX_JOURNAL = 128 * 1024 * 1024
-"""Bytes of a journal that a checkpoint takes: its end, when it is longer."""
-
-
-class Home(Protocol):
-    """A session's folder on this worker: :class:`ghcoord.execution.session.folder.SessionFolder`."""
-
-    @property
-    def root(self) -> Path: ...
-
-    @property
-    def workspace(self) -> Path: ...
-
-    @property
-    def journal_path(self) -> Path: ...
-
-    @property
-    def files(self) -> Files: ...
-
-    @property
-    def limits(self) -> Limits: ...
-
-    def keep(self, name: str) -> Path: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What a restoration brought back. ``missing`` are packages of the lock that no index has for this Python."""
-
-    checkpoint_id: str
-    files: int
-    size: int
-    missing: tuple[str, ...] = ()
-
-    @property
-    def note(self) -> str:
-        """What whoever uses the session must know; empty when all is there."""
-        if not self.missing:
-            return ""
-        named = ", ".join(self.missing[:10]) + (f" and {len(self.missing) - 10} more" if len(self.missing) > 10 else "")
-        return f"the checkpoint's files are there, but no index has {named}: install them in another way"
 
 
 class Checkpoints:
@@ -145,16 +94,17 @@ class Checkpoints:
         store = self.store(session.id)
         with self._lock(session.id), store.held():
             manifest = self._saved(present, home, sandbox, store, name)
-            before = self._before(present, store)
-            made = describe(manifest, before=before, published=self._publish)
+            made = describe(manifest, before=self._before(present), published=self._publish)
             try:
                 if self._publish:
                     self._hub.sessions.publish(manifest, store.read)
                 gone = self._hub.sessions.record_checkpoint(session.id, session.epoch, made, self._keep)
             except OutcomeUnknown:
                 raise  # it may be one: it stays
-            except GhcoordError:
+            except GhcoordError as why:
                 store.remove_manifest(manifest.id)
+                if isinstance(why, Corrupt):
+                    store.verify()  # what is spoilt here is read from the workspace the next time
                 raise
             if gone:
                 self._forget(store, session.id, gone)
@@ -164,7 +114,8 @@ class Checkpoints:
         """Steps that this machine alone takes: a manifest in the local store, with all its contents."""
         runtime = self._hub.runtime
         found = scan(home.workspace, home.files, store, home.limits, runtime.now())
-        record = self._record(session, home, found, name).model_copy(update={"journal": _keep_journal(home, store)})
+        record = self._record(session, home, found, name, self._python(sandbox))
+        record = record.model_copy(update={"journal": keep_journal(home, store)})
         data, listing, manifest = encode_manifest(Manifest(record, found.files, found.folders, found.links))
         if listing is not None and manifest.record.listing is not None:
             store.put(manifest.record.listing.sha256, listing)
@@ -172,7 +123,7 @@ class Checkpoints:
         store.put_manifest(manifest.id, data)
         return manifest
 
-    def _record(self, session: Session, home: Home, found: Scan, name: str) -> ManifestRecord:
+    def _record(self, session: Session, home: Home, found: Scan, name: str, python: str) -> ManifestRecord:
         return ManifestRecord(
             id=new_checkpoint_id(self._hub.runtime.randbits),
             session=session.id,
@@ -181,6 +132,7 @@ class Checkpoints:
             name=name,
             worker=session.worker_id or "",
             packages=read_lock(home.files),
+            python=python,
             left_out=tuple(found.left_out),
             left_out_count=found.left_out_count,
             metadata=session.metadata,
@@ -190,21 +142,28 @@ class Checkpoints:
             sandbox=session.sandbox,
         )
 
-    def _before(self, session: Session, store: LocalStore) -> Manifest | None:
-        """The session's latest checkpoint, when it is here."""
-        for one in reversed(session.checkpoints[-1:]):
-            data = store.manifest(one.id)
-            if data is not None:
-                try:
-                    return self._decode(data, store, one.id)
-                except GhcoordError:
-                    return None
-        return None
+    def _python(self, sandbox: Sandbox | None) -> str:
+        """The version of the interpreter that the packages were installed for."""
+        if sandbox is None or sandbox.python is None:
+            return ""
+        try:
+            return interpreter_of(sandbox, self._hub.runtime).version
+        except SandboxError:
+            return ""
+
+    def _before(self, session: Session) -> Manifest | None:
+        """The session's latest checkpoint, when it can be read."""
+        if not session.checkpoints:
+            return None
+        try:
+            return self._sources(session, session.checkpoints[-1].id).manifest(NO_QUOTA)
+        except GhcoordError:
+            return None
 
     def _decode(self, data: bytes, store: LocalStore, checkpoint_id: str, limits: Limits | None = None) -> Manifest:
         where = f"{store.folder}: checkpoint {checkpoint_id}"
         manifest = decode_manifest(
-            data, where, listing=lambda ref: b"".join(store.read(ref.sha256)), limits=limits or Limits()
+            data, where, listing=lambda ref: b"".join(store.read(ref.sha256)), limits=limits or NO_QUOTA
         )
         if manifest.id != checkpoint_id:
             raise Corrupt(f"{where} is the manifest of another checkpoint: {manifest.id}")
@@ -223,12 +182,8 @@ class Checkpoints:
             return
 
     def _needed(self, store: LocalStore) -> set[str]:
-        needed: set[str] = set()
-        for checkpoint_id in store.ids():
-            data = store.manifest(checkpoint_id)
-            if data is not None:
-                needed |= self._decode(data, store, checkpoint_id).contents().keys()
-        return needed
+        manifests = [store.manifest(checkpoint_id) or b"" for checkpoint_id in store.ids()]
+        return set().union(*(named_in(data, lambda digest: b"".join(store.read(digest))) for data in manifests))
 
     # -- restoring
 
@@ -246,7 +201,7 @@ class Checkpoints:
             manifest = sources.manifest(quota(home.limits))
             fresh = home.root / RESTORING
             try:
-                _make_empty(fresh, kit.sandbox)
+                make_empty(fresh, kit.sandbox)
                 stream = tar_of(manifest, sources.read, with_manifest=False)
                 unpack(stream, fresh, kit.sandbox, kit.runtime, limits=home.limits)
                 journal = _journal_of(manifest, sources)
@@ -261,30 +216,11 @@ class Checkpoints:
             except BaseException:
                 remove_tree(fresh)
                 raise
-        missing = self._swap(home, fresh, lambda: rebuild(manifest.record.packages, session, home, kit))
+        missing = swap(home, fresh, lambda: rebuild(manifest.record.packages, session, home, kit))
         home.journal_path.unlink(missing_ok=True)
         if journal is not None:
             write_whole(home.journal_path, journal)
         return Restored(checkpoint_id, len(manifest.files), manifest.size, missing)
-
-    def _swap(self, home: Home, fresh: Path, then: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
-        """Have ``fresh`` be the workspace if ``then``, which needs it in its place, does not raise."""
-        replaced = home.root / REPLACED
-        if replaced.exists():
-            remove_tree(replaced)
-        home.close()
-        home.workspace.rename(replaced)
-        try:
-            fresh.rename(home.workspace)
-            missing = then()
-        except BaseException:
-            home.close()
-            if home.workspace.exists():
-                remove_tree(home.workspace)
-            replaced.rename(home.workspace)
-            raise
-        remove_tree(replaced)
-        return missing
 
     def _sources(self, session: Session, checkpoint_id: str) -> Sources:
         found = session.checkpoint(check_checkpoint_id(checkpoint_id))
@@ -296,16 +232,16 @@ class Checkpoints:
     def diff(self, session: Session, home: Home, a: str, b: str | None = None, *, text: bool = False) -> Diff:
         """What leads from checkpoint ``a`` to ``b``, or to the workspace as it is; ``text`` compares lines."""
         first = self._sources(session, a)
-        one = first.manifest(Limits())
+        one = first.manifest(NO_QUOTA)
         if b is not None:
             second = self._sources(session, b)
-            other = second.manifest(Limits())
+            other = second.manifest(NO_QUOTA)
             if not text:
                 return compare(one, other)
             return compare(one, other, read_a=first.file, read_b=second.file)
         found = scan(home.workspace, home.files, Hashing(self.store(session.id)), home.limits, self._hub.runtime.now())
         present = self._hub.sessions.get(session.id) or session
-        record = self._record(present, home, found, "")
+        record = self._record(present, home, found, "", one.record.python)
         now = Manifest(record, found.files, found.folders, found.links)
         if not text:
             return compare(one, now, workspace=True)
@@ -318,7 +254,7 @@ class Checkpoints:
     def export(self, session: Session, checkpoint_id: str, target: BinaryIO, form: str = "tar.zst") -> None:
         """Write the checkpoint as ``tar.zst`` or ``tar.gz``, its manifest first."""
         sources = self._sources(session, checkpoint_id)
-        manifest = sources.manifest(Limits())
+        manifest = sources.manifest(NO_QUOTA)
         write_archive(tar_of(manifest, sources.read, with_manifest=True), target, form)
 
     def delete(self, session_id: str, checkpoint_id: str) -> None:
@@ -329,32 +265,21 @@ class Checkpoints:
             store.remove_manifest(checkpoint_id)
             store.keep_only(self._needed(store))
 
+    def sessions(self) -> list[str]:
+        """Sessions of which anything is kept here."""
+        try:
+            return sorted(each.name for each in self._folder.iterdir() if each.is_dir())
+        except OSError:
+            return []
+
     def forget(self, session_id: str) -> None:
         """Remove everything that is kept here of a session that is no more."""
         store = self.store(session_id)
         if store.folder.exists():
             with self._lock(session_id), store.held():
                 shutil.rmtree(store.folder, ignore_errors=True)
-
-
-def _make_empty(folder: Path, sandbox: Sandbox) -> None:
-    if folder.exists() or folder.is_symlink():
-        remove_tree(folder)
-    folder.mkdir(mode=0o700)
-    prepare_workspace(folder, sandbox.identity)
-
-
-def _keep_journal(home: Home, store: LocalStore) -> ContentRef | None:
-    try:
-        with open(home.journal_path, "rb") as file:
-            size = file.seek(0, 2)
-            if not size:
-                return None
-            file.seek(max(0, size - MAX_JOURNAL))
-            digest, size = store.add(file, min(size, MAX_JOURNAL))
-    except FileNotFoundError:
-        return None
-    return ContentRef(sha256=digest, size=size)
+        with self._mutex:
+            self._locks.pop(session_id, None)
 
 
 def _journal_of(manifest: Manifest, sources: Sources) -> bytes | None:

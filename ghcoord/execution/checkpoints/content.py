@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
+from ghcoord.coord.sessions.archive import Open
 from ghcoord.coord.sessions.manifests import FileEntry, Manifest
 from ghcoord.errors import Corrupt, NewerSchema, NotFound
 from ghcoord.execution.checkpoints.localstore import PIECE, LocalStore
@@ -26,6 +27,7 @@ class Sources:
         self._store = store
         self._hub = hub
         self._decode = decode
+        self._far: Open = lambda digest: hub.sessions.read_content(owner, digest)
         self._local = True
         self._used_local = False
 
@@ -37,10 +39,14 @@ class Sources:
             try:
                 found = self._decode(data, self._store, self._id, limits)
                 if found.record.session == self._owner:
-                    return found
+                    return self._known(found)
             except (Corrupt, NotFound, NewerSchema):
                 pass
-        return self._hub.sessions.manifest_of(self._owner, self._id, limits)
+        return self._known(self._hub.sessions.manifest_of(self._owner, self._id, limits))
+
+    def _known(self, manifest: Manifest) -> Manifest:
+        self._far = self._hub.sessions.reader(manifest, lambda digest: self._local and self._store.has(digest))
+        return manifest
 
     def read(self, digest: str) -> Iterator[bytes]:
         """A content, verified by the time its last piece comes. Raises ``NotFound`` and ``Corrupt``."""
@@ -52,7 +58,7 @@ class Sources:
             except NotFound:
                 pass
         try:
-            return self._hub.sessions.read_content(self._owner, digest)
+            return self._far(digest)
         except NotFound as why:
             raise Corrupt(f"the checkpoint {self._id} lacks a content: {why.message}") from why
 

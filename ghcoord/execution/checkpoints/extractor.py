@@ -7,12 +7,15 @@ there, so that nothing is ever written through one.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 from ghcoord.coord.sessions.tarstream import FOLDER, LINK, Member, Refused, Tar
 
 PIECE = 1 << 20
+REFUSED, MACHINE = 1, 3
+FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -59,20 +62,20 @@ def write(tar: Tar, member: Member) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Unpack what comes on stdin: at most ``argv[1]`` members of ``argv[2]`` bytes together."""
+    """Unpack what comes on stdin: at most ``argv[1]`` members of ``argv[2]`` bytes; ``MACHINE`` for its own faults."""
     try:
         with open(0, "rb", buffering=PIECE, closefd=False) as stdin:
             print(unpack(Tar(stdin.read, int(argv[1]), int(argv[2]))))
     except FileExistsError as why:
         print(f"the archive has two members of one name: {str(why.filename)[:80]!a}", file=sys.stderr)
-        return 1
+        return REFUSED
     except Refused as why:
         print(why, file=sys.stderr)
-        return 1
+        return REFUSED
     except OSError as why:
         where = f": {str(why.filename)[:80]!a}" if why.filename else ""
         print(f"cannot be unpacked{where}: {why.strerror}", file=sys.stderr)
-        return 1
+        return MACHINE if why.errno in FAULTS else REFUSED
     return 0
 
 

@@ -236,6 +236,11 @@ class LocalStore:
                 return
         except (OSError, UnicodeDecodeError):
             pass
+        self.verify()
+        _replace(path, boot.encode(), durable=True)
+
+    def verify(self) -> None:
+        """Remove every content that is not what its name says, and forget what files looked like."""
         (self.folder / "stat.json").unlink(missing_ok=True)
         for each in self._files():
             digest = each.name.partition(".")[0]
@@ -246,7 +251,6 @@ class LocalStore:
                     pass
             except Corrupt:
                 each.unlink(missing_ok=True)
-        _replace(path, boot.encode(), durable=True)
 
 
 def _unpacked(path: Path) -> Iterator[bytes]:

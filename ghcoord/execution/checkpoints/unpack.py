@@ -22,6 +22,11 @@ from ghcoord.model.limits import Limits
 TIMEOUT = 600.0
 """Seconds that unpacking may take."""
 
+MEMORY = 512
+"""MiB that the extractor may take, and processes: it is ours, and what a session is held to could be too little."""
+
+PROCESSES = 64
+
 PIPE = 1 << 20
 """Bytes of the pipe to the extractor: what an unprivileged process may ask for (fs.pipe-max-size)."""
 
@@ -48,10 +53,11 @@ def unpack(
 ) -> None:
     """Unpack ``stream`` into the empty folder ``target``, in ``sandbox``.
 
-    ``limits.archive_files`` and ``archive_mb`` are kept by the extractor, the
-    others by the sandbox.  What ``stream`` raises comes through.  Raises
-    ``Corrupt`` for an archive that is refused and :class:`SandboxError` when
-    the extractor could not run; what was unpacked until then is left to the caller.
+    ``limits.archive_files`` and ``archive_mb`` are kept by the extractor,
+    ``file_mb`` and ``workspace_mb`` by the sandbox.  What ``stream`` raises
+    comes through.  Raises ``Corrupt`` for an archive that is refused and
+    :class:`SandboxError` when the extractor could not do its work here; what
+    was unpacked until then is left to the caller.
     """
     if sandbox.python is None:
         raise SandboxError(
@@ -70,7 +76,9 @@ def unpack(
             argv,
             workspace=target,
             runtime=runtime,
-            limits=limits.model_copy(update={"timeout": None, "output_kb": None}),
+            limits=Limits(
+                file_mb=limits.file_mb, workspace_mb=limits.workspace_mb, memory_mb=MEMORY, processes=PROCESSES
+            ),
             stdin_fd=theirs,
             timeout=timeout,
             cancelled=feeder.failed,
@@ -80,10 +88,14 @@ def unpack(
         thread.join(timeout)
     if feeder.error is not None:
         raise feeder.error
+    if done.stopped == "workspace":
+        raise Corrupt(f"the checkpoint cannot be unpacked: more than {limits.workspace_mb} MiB (limit workspace_mb)")
     if done.stopped:
         raise SandboxError(f"the checkpoint was not unpacked: stopped ({done.stopped})")
     if done.exit_code:
         said = done.stderr.strip().rpartition("\n")[2][:500] or f"exit code {done.exit_code}"
+        if done.exit_code != extractor.REFUSED:
+            raise SandboxError(f"the checkpoint was not unpacked: {said}")
         raise Corrupt(f"the checkpoint cannot be unpacked: {said}")
 
 

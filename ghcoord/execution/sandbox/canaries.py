@@ -28,6 +28,8 @@ CANARIES: Mapping[str, str] = MappingProxyType(
     {
         "outside-write": "write a file outside of the workspace, in a folder open to everybody",
         "outside-read": "read a file outside of the workspace, open to everybody",
+        "outside-names": "learn that a file outside of the workspace exists",
+        "outside-metadata": "change the mode of a file of its own user outside of the workspace",
         "shadow-read": "read /etc/shadow",
         "system-write": "write below /usr",
         "kernel-write": "write /proc/sys/kernel/core_pattern",
@@ -47,6 +49,7 @@ CANARIES: Mapping[str, str] = MappingProxyType(
         "vsock": "make a socket to the hypervisor",
         "network-namespace": "be in the host's network namespace",
         "pid-namespace": "be in the host's namespace of processes",
+        "host-name": "learn the host's name",
         "surviving-daemon": "leave a process behind",
         "runs-as-root": "write the workspace's files as root",
         "workspace-not-writable": "fail to write in the workspace",
@@ -75,20 +78,30 @@ GAPS: Mapping[str, tuple[Gap, ...]] = MappingProxyType(
         "landlock": (
             Gap("network-namespace", "it is the host's, but no socket can be made in it"),
             Gap("pid-namespace", "ids of processes are the host's; nothing below /proc can be opened"),
-            Gap("worker-signal", "a command of the worker's own user can signal its processes", before_abi=SCOPES_ABI),
+            Gap("host-name", "it is the host's, and so are the names of users in /etc/passwd"),
+            Gap("outside-names", "stat and readlink tell of any path that the task's user may pass through"),
+            Gap("outside-metadata", "mode, times and attributes of files that the task's user owns elsewhere"),
+            Gap(
+                "worker-signal",
+                "processes of the same user can be signalled: other sessions', and the worker's unless it is root",
+                before_abi=SCOPES_ABI,
+            ),
         ),
     }
 )
 """What each driver does not hold; ``none`` is not probed, for it holds nothing."""
 
 _SHELL = r"""
-outside=$1 port=$2 marker=$3 python=$4 worker=$5 pids=$6 code=$7
+outside=$1 port=$2 marker=$3 python=$4 worker=$5 pids=$6 code=$7 host=$8
 try() {
   name=$1; shift
   if "$@" >/dev/null 2>&1; then echo "$name=breach"; else echo "$name=held"; fi
 }
 try outside-write sh -c ': > "$1/escaped"' sh "$outside"
 try outside-read cat "$outside/secret"
+try outside-names test -e "$outside/secret"
+try outside-metadata chmod 600 "$outside/owned"
+try host-name test "$(uname -n)" = "$host"
 try shadow-read cat /etc/shadow
 try system-write sh -c ': > "/usr/$1" && rm "/usr/$1"' sh "$marker"
 try kernel-write sh -c ': >> /proc/sys/kernel/core_pattern'
@@ -182,12 +195,16 @@ def run_canaries(sandbox: Sandbox, runtime: Runtime) -> tuple[set[str], bool]:
         outside.chmod(0o777)
         (outside / "secret").write_text("secret")
         (outside / "secret").chmod(0o644)
+        (outside / "owned").touch()
+        if sandbox.identity is not None:
+            os.chown(outside / "owned", sandbox.identity.uid, sandbox.identity.gid)
         workspace.mkdir()
         marker = f"300.{runtime.randbits(60)}"
         with _listening(outside / "socket", marker) as listeners:
             port = str(listeners["host-loopback"].getsockname()[1])
             pids = os.readlink("/proc/self/ns/pid")
             arguments = [str(outside), port, marker, sandbox.python or "", str(os.getpid()), pids, _PYTHON]
+            arguments.append(os.uname().nodename)
             done = process.run(
                 sandbox,
                 ["/bin/sh", "-c", _SHELL, "canaries", *arguments],

@@ -51,7 +51,8 @@ class Filling:
         self._free_at_start = self._free_at_pass = self._free()
         self._pass: Generator[None, None, None] | None = None
         self._began = self._next = 0.0
-        self._found = 0
+        self._found = self._at_start = 0
+        self._closed = False
         self._seen: set[int] = set()
         self.size: int | None = None
         """Bytes that the last whole pass found."""
@@ -81,12 +82,15 @@ class Filling:
         self._next = now + max(REST, 4 * (now - self._began))
         if self.size is None:
             self._end_first_pass(max(self._free_at_start - self._free(), 0))
+        if self._closed:
+            # What lies in folders that nobody may enter is at most what the disk has lost.
+            self._found = max(self._found, self._at_start + max(self._free_at_start - self._free(), 0))
         self.size = self._found
         return self.size > self._limit
 
     def _start_pass(self, pids: Sequence[int]) -> None:
         self._free_at_pass = self._free()
-        self._found = 0
+        self._found, self._closed = 0, False
         self._seen.clear()
         self._pass = self._measure(pids)
 
@@ -102,7 +106,8 @@ class Filling:
     def _end_first_pass(self, grown: int) -> None:
         """``grown`` bytes of what was found were not there at the start."""
         self.size = self._found
-        self._limit = max(self._limit, self._found - grown + SLACK)
+        self._at_start = max(self._found - grown, 0)
+        self._limit = max(self._limit, self._at_start + SLACK)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -137,6 +142,9 @@ class Filling:
                         continue
                     try:
                         below = os.open(entry.name, _FOLDER, dir_fd=fd)
+                    except PermissionError:
+                        self._closed = True
+                        continue
                     except OSError:
                         continue
                     yield from self._folder(below, depth + 1)

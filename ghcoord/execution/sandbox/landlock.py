@@ -165,6 +165,8 @@ class LandlockSandbox:
 class _Confined(Supervised):
     """A command below the launcher; one that gets a cgroup is held until it is in it."""
 
+    tells_cpu = True
+
     def __init__(self, data: Sequence[bytes], job: Job, groups: Groups | None) -> None:
         self._held = groups is not None
 

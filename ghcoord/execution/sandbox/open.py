@@ -44,9 +44,14 @@ _FIXES = (
     ("Unknown option", "install bubblewrap 0.8 or newer"),
     ("could not be started as user", "start the worker as an ordinary user, or give root CAP_SETUID and CAP_SETGID"),
     ("setgroups", "start the worker as an ordinary user, or give root CAP_SETUID and CAP_SETGID"),
+    ("limits of the command could not", "install util-linux (prlimit, setpriv), or give root CAP_SYS_RESOURCE"),
     ("unshare", "start the worker as an ordinary user: root without CAP_SYS_ADMIN cannot show its own directories"),
 )
 _LEAK_FIX = "run no tasks that you do not trust here, and report this with the versions of {name} and of the kernel"
+_ENGINE_FIX = (
+    "take from the options what lets it out, use the engine's own seccomp profile or one that is stricter "
+    "('--security-opt=seccomp=FILE'), or another engine"
+)
 _OTHER_FIX = "see 'bwrap --unshare-user --ro-bind / / true' for what the machine refuses"
 _NO_PYTHON_FIX = "install python3, or start the worker as an ordinary user"
 
@@ -130,7 +135,7 @@ def _try(name: str, runtime: Runtime, container: ContainerSettings | None) -> tu
     try:
         candidates = list(_candidates(name, container))
     except SandboxError as why:
-        reason, _, fix = why.message.partition(": ")
+        reason, _, fix = why.message.rpartition(": ")
         return Probe(False, reason, fix, name), None
     answer = Probe(False, "no interpreter was tried", _NO_PYTHON_FIX, name)
     for sandbox in candidates:
@@ -144,7 +149,8 @@ def _try(name: str, runtime: Runtime, container: ContainerSettings | None) -> tu
             continue
         if leaking := leaks(sandbox, escaped):
             reason = f"the sandbox leaks: {', '.join(sorted(leaking))}"
-            return Probe(False, reason, _LEAK_FIX.format(name=name), name), None
+            fix = _ENGINE_FIX if name == "container" else _LEAK_FIX.format(name=name)
+            return Probe(False, reason, fix, name), None
         limits = sandbox.limits.summary()
         if python:
             reason = f"{name} works, tier {sandbox.tier}, with {sandbox.python}"

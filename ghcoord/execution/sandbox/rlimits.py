@@ -21,6 +21,7 @@ _NAMES = {
     resource.RLIMIT_CPU: "cpu",
     resource.RLIMIT_NPROC: "nproc",
 }
+_SEARCH = {"PATH": "/usr/bin:/bin"}
 _TIMEOUT = 5.0
 _MIB = 1024 * 1024
 
@@ -77,7 +78,7 @@ def _apply_as(pid: int, values: dict[int, tuple[int, int]], identity: Identity) 
     try:
         done = subprocess.run(
             [*become, "prlimit", f"--pid={pid}", *options],
-            env={"PATH": "/usr/bin:/bin"},
+            env=_SEARCH,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

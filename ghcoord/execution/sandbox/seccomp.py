@@ -59,7 +59,7 @@ _REFUSED = {
 }
 """Refused whatever the arguments; ENOSYS where programs have another way, as glibc has ``clone`` for ``clone3``."""
 
-_QUEUES = ("mq_open", "mq_unlink")
+_OF_HOST = ("mq_open", "mq_unlink", "inotify_init", "inotify_init1")
 _OF_PROCESSES = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
 """Their first argument is a process; 0 is the caller."""
 
@@ -67,6 +67,7 @@ _UNCOUNTED = ("memfd_create", "shmget", "msgget", "semget")
 
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _STREAM_OR_DATAGRAM = (1, 2)
+_CONNECTED_FOR_EVER = (1, 5)  # a pair of datagram sockets can still send to, and connect to, any other
 _INTERNET_PROTOCOLS = (0, 1, 6, 17, 58)  # by default, ICMP, TCP, UDP, ICMPv6
 _NETLINK_ROUTE = 0
 _TERMINAL_COMMANDS = (0x5412, 0x541C, 0x541D, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD
@@ -84,11 +85,12 @@ class Policy:
 
     ``network``: sockets of the internet families, for a command in a network
     namespace of its own.  ``unix``: sockets of AF_UNIX by ``socket``;
-    ``socketpair`` makes them always.  ``uncounted_memory``: memory that no look
+    ``socketpair`` makes them always, of datagrams only with this.  ``uncounted_memory``: memory that no look
     at processes and their file systems finds (memfd, System V IPC, what is put
     into swap on purpose), which only a cgroup counts.  ``apart``: namespaces
-    keep the host's processes and message queues out of reach; without them, what
-    changes other processes of the same user is refused.
+    keep the host's processes, files and message queues out of sight; without
+    them, what changes other processes of the same user is refused, and to watch
+    folders, which needs no file to be opened.
     """
 
     network: bool = True
@@ -138,13 +140,16 @@ def _blocks_by_argument(policy: Policy) -> dict[str, list[_Instruction]]:
     if policy.network:
         families = _if_in(0, (_AF_NETLINK,), _if_in(2, (_NETLINK_ROUTE,), allow, no_family), families)
         families = _if_in(0, (_AF_INET, _AF_INET6), internet, families)
+    pairs = allow
     if policy.unix:
         families = _if_in(0, (_AF_UNIX,), allow, families)
+    else:
+        pairs = _if_in(1, _CONNECTED_FOR_EVER, allow, no_family, mask=0xF)
     return {
         "clone": [_argument(0), (_JSET, 0, 1, NAMESPACES), *refuse, *allow],
         "unshare": [_argument(0), (_JSET, 0, 1, NAMESPACES | NEW_TIME), *refuse, *allow],
         "socket": families,
-        "socketpair": _if_in(0, (_AF_UNIX,), allow, no_family),
+        "socketpair": _if_in(0, (_AF_UNIX,), pairs, no_family),
         "ioctl": _if_in(1, _TERMINAL_COMMANDS, refuse, allow),
         "personality": _if_in(0, _PERSONALITIES, allow, refuse),
         "mknod": _if_in(1, _DEVICES, refuse, allow, mask=0xF000),
@@ -157,7 +162,7 @@ def _blocks_of_processes() -> dict[str, list[_Instruction]]:
     own = _if_in(0, (0,), allow, refuse)
     # Of a process or a group, the caller's; never of all that a user has.
     return {
-        **{name: [_error(errno.ENOSYS)] for name in _QUEUES},
+        **{name: [_error(errno.ENOSYS)] for name in _OF_HOST},
         **dict.fromkeys(_OF_PROCESSES, own),
         "setpriority": _if_in(0, (0, 1), _if_in(1, (0,), allow, refuse), refuse),
         "ioprio_set": _if_in(0, (1, 2), _if_in(1, (0,), allow, refuse), refuse),

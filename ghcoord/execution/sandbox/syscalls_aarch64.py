@@ -23,6 +23,7 @@ NUMBERS = {
     "fsopen": 430,
     "fspick": 433,
     "init_module": 105,
+    "inotify_init1": 26,
     "io_uring_enter": 426,
     "io_uring_register": 427,
     "io_uring_setup": 425,

@@ -26,6 +26,8 @@ NUMBERS = {
     "fspick": 433,
     "get_kernel_syms": 177,
     "init_module": 175,
+    "inotify_init": 253,
+    "inotify_init1": 294,
     "io_uring_enter": 426,
     "io_uring_register": 427,
     "io_uring_setup": 425,

@@ -11,7 +11,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ghcoord.execution.sandbox.launcher import descendants
+
 _TICKS = os.sysconf("SC_CLK_TCK")
+_CHILDREN = "/proc/{pid}/task/{task}/children"
 _MOST_MAPPINGS = 2 * 1024 * 1024  # bytes of text, 2,000 mappings
 _SHORT = 2048  # the kernel fills about a page with whole lines: fewer bytes are the last ones
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -47,7 +50,10 @@ def read_process(pid: int) -> Process | None:
 
 
 def read_tree(root: int) -> list[Process]:
-    """``root`` and the processes below it."""
+    """``root``, first, and the processes below it."""
+    if not os.path.exists(_CHILDREN.format(pid=os.getpid(), task=os.getpid())):
+        everyone = [read_process(pid) for pid in (root, *descendants(root))]
+        return [each for each in everyone if each is not None]
     found: list[Process] = []
     queue = [root]
     seen = {root}
@@ -64,14 +70,14 @@ def read_tree(root: int) -> list[Process]:
 
 
 def children_of(pid: int, threads: int = 1) -> list[int]:
-    """The children of all of its threads; nothing on a kernel without ``CONFIG_PROC_CHILDREN``."""
+    """The children of all of its threads, on a kernel with ``CONFIG_PROC_CHILDREN``."""
     tasks = [str(pid)]
     if threads > 1:
         try:
             tasks = os.listdir(f"/proc/{pid}/task")
         except OSError:
             return []
-    return [int(child) for task in tasks for child in _read(f"/proc/{pid}/task/{task}/children").split()]
+    return [int(child) for task in tasks for child in _read(_CHILDREN.format(pid=pid, task=task)).split()]
 
 
 def unshared_memory(process: int, is_counted: Callable[[int], bool]) -> int | None:

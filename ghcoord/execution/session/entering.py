@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghcoord.errors import GhcoordError, NoCapacity, NotFound, SandboxError, SessionLost
+from ghcoord.errors import GhcoordError, NoCapacity, NotFound, SandboxError, SessionLost, Unavailable
 from ghcoord.execution.session.entry import Entry, Running, do_nothing
 from ghcoord.execution.session.folder import SessionFolder, SessionsHome
 from ghcoord.execution.session.local import LocalSessions
@@ -47,6 +47,10 @@ class Entering(LocalSessions):
         self._lost: dict[str, SessionReport] = {}
         self._handles = 0
         self._draining = False
+        self._paused = ""
+        """Why callers in this process have to wait; empty when they do not."""
+        self._pauses = 0
+        """How often that has begun."""
         self._tools: dict[str, Tool] = {}
         self.on_news: Callable[[], None] = do_nothing
         """Told when there is something that the hub should hear soon."""
@@ -106,6 +110,8 @@ class Entering(LocalSessions):
             mine = False
             with self._lock:
                 entry = self._entries.get(session_id)
+                if self._paused and limited:
+                    raise Unavailable(f"the worker {self.worker_id} {self._paused}: try again when it is back")
                 if self._draining and (limited or entry is None):
                     raise NoCapacity(f"the worker {self.worker_id} is draining: it takes no more calls", self.worker_id)
                 if entry is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghcoord.clock import Runtime
 from ghcoord.coord.sessions.differences import Diff
-from ghcoord.errors import NotFound, SandboxError, UsageError
+from ghcoord.errors import LeaseLost, NotFound, SandboxError, UsageError
 from ghcoord.execution.running import run_guarded, to_record
 from ghcoord.execution.session.entry import Entry
 from ghcoord.execution.session.folder import SessionFolder
@@ -144,6 +144,7 @@ class LocalSessions(ABC):
     _lock: threading.Lock
     _entries: dict[str, Entry]
     _tools: dict[str, Tool]
+    _pauses: int
 
     @abstractmethod
     def enter(
@@ -187,8 +188,9 @@ class LocalSessions(ABC):
 
         Raises ``UsageError`` for a tool or arguments that do not exist, or a
         key that named another call, ``NoCapacity`` when the session runs as
-        many calls as it may, ``SessionLost``, ``NotFound``, and
-        ``SandboxError`` when the call could not be made at all.
+        many calls as it may, ``SessionLost``, ``NotFound``, ``SandboxError`` when
+        the call could not be made at all, and ``LeaseLost`` when another worker
+        may have got the session while it ran.
         """
         chosen = self.tool(tool)
         chosen.check(args)
@@ -214,8 +216,10 @@ class LocalSessions(ABC):
         return found
 
     def _run(self, tool: Tool, args: dict[str, Any], call: LocalCall) -> TaskResult:
-        started = self._runtime.monotonic()
+        started, pauses = self._runtime.monotonic(), self._pauses
         result = run_guarded(lambda: tool.run(dict(args), call))
+        if self._pauses != pauses:
+            raise LeaseLost(f"the worker {self.worker_id} lost its lease while the call ran: its files may be given up")
         if result.infrastructure:
             raise SandboxError(result.error or "the sandbox could not be set up")
         now = self.hub.now().timestamp()
@@ -307,6 +311,7 @@ class LocalSessions(ABC):
         """End the session: its calls are stopped and its files removed. Raises ``NotFound``."""
         self.hub.sessions.destroy(session_id)
         self.dropped(session_id, "it was destroyed")
+        self.checkpoints.forget(session_id)
 
     def clean(self, max_age: float = 1800.0) -> int:
         """Destroy sessions that nobody has used for ``max_age`` seconds; the number destroyed."""

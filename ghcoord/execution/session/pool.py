@@ -173,7 +173,7 @@ class SessionPool(Entering):
         """Take files out of the way at once and remove them in a thread of its own."""
         try:
             gone = self.home.set_aside(session_id)
-        except OSError as error:
+        except (OSError, GhcoordError) as error:
             self.log("warn", f"the files of session {session_id} could not be removed: {error}")
             return
         if gone is not None:
@@ -187,6 +187,23 @@ class SessionPool(Entering):
                 return
             self._runtime.sleep(REMOVE_PAUSE)
         self.log("warn", f"{gone} could not be removed: it is tried again when the worker starts")
+
+    def pause(self, why: str) -> None:
+        """Stop all calls and take none of this process: another worker may have the sessions by now.
+
+        ``why`` goes on after the worker's name.  Ends with :meth:`resume`.
+        """
+        with self._lock:
+            self._pauses += not self._paused
+            self._paused = why
+            cancel = [running.cancel for entry in self._entries.values() for running in entry.running.values()]
+        for stop in cancel:
+            stop()
+
+    def resume(self) -> None:
+        """The worker's lease counts again."""
+        with self._lock:
+            self._paused = ""
 
     # -- what the hub is told
 
@@ -273,13 +290,27 @@ class SessionPool(Entering):
     # -- chores
 
     def sweep(self) -> int:
-        """Remove what workers that are gone have left in the same folder; the number of sessions removed."""
+        """Remove what workers that are gone have left in the same folder; the number of sessions removed.
+
+        Checkpoints that are kept here of sessions that are no more go as well.
+        """
         known: dict[str, Session] = {}
+        asked = False
+
+        def sessions() -> dict[str, Session]:
+            nonlocal asked
+            if not asked:
+                known.update({one.id: one for one in self.hub.sessions.list()})
+                asked = True
+            return known
 
         def belongs(worker_id: str, session_id: str, epoch: int) -> bool:
-            if not known:
-                known.update({one.id: one for one in self.hub.sessions.list()})
-            session = known.get(session_id)
+            session = sessions().get(session_id)
             return session is not None and session.last_worker == worker_id and session.epoch == epoch
 
-        return self.home.sweep_others(belongs)
+        saved = self.checkpoints.sessions()
+        removed = self.home.sweep_others(belongs)
+        for session_id in saved:
+            if session_id not in sessions():
+                self.checkpoints.forget(session_id)
+        return removed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -130,5 +131,9 @@ def _list(artifacts: Artifacts, args: List, ctx: ToolContext) -> ToolResult:
 
 
 def described(artifact: Artifact) -> dict[str, Any]:
-    """An artifact's record as a tool returns it."""
-    return artifact.model_dump(mode="json", include=set(Artifact.model_fields) - {"format"})
+    """An artifact's record as a tool returns it, with times as in the CLI's JSON."""
+    found = artifact.model_dump(include=set(Artifact.model_fields) - {"format"})
+    for name in ("created_at", "expires_at"):
+        if isinstance(found[name], datetime):
+            found[name] = found[name].astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return found

@@ -10,10 +10,10 @@ import base64
 import binascii
 import codecs
 import contextlib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
@@ -27,14 +27,17 @@ from ghcoord.execution.tools.arguments import Arguments, FilePath, FolderPath, R
 from ghcoord.execution.tools.kit import Kit
 from ghcoord.model.tool import Tool, ToolContext, ToolResult
 
-READ_BYTES = 256 * 1024
-"""Bytes that ``fs.read`` returns when no ``limit`` is given."""
+READ_BYTES = 48 * 1024
+"""Bytes that ``fs.read`` returns when no ``limit`` is given: as base64 what a record keeps of one text (MAX_TEXT)."""
 
 MOST_READ = 8 * 1024 * 1024
 """Bytes that ``fs.read`` returns at most in one call."""
 
 MOST_ENTRIES = 10_000
 """Names that ``fs.list`` returns at most."""
+
+LIST_BYTES = 400 * 1024
+"""Bytes of JSON that a list may have; a record takes 600,000."""
 
 _REMEMBERED = 256
 """Workspaces whose size is remembered between calls."""
@@ -253,21 +256,26 @@ def _list(work: _Work, args: _List, ctx: ToolContext) -> ToolResult:
     path = folder_path(args.path)
     with work.files(ctx) as files:
         found = files.list(path, recursive=args.recursive, glob=args.glob, limit=MOST_ENTRIES + 1)
-    truncated = len(found) > MOST_ENTRIES
-    found = found[:MOST_ENTRIES]
-    names = [shown(entry.path) for entry in found]
-    fields: dict[str, Any] = {"path": shown(path), "entries": names}
-    if args.details:
-        fields["details"] = [_details(entry) for entry in found]
-    return ToolResult(success=True, output="".join(f"{name}\n" for name in names), data=fields, truncated=truncated)
+    names: list[str] = []
+    details: list[dict[str, Any]] = []
+    left = LIST_BYTES
+    for entry in found[:MOST_ENTRIES]:
+        each = _details(entry)
+        left -= len(json.dumps(each["path"])) + (len(json.dumps(each)) if args.details else 0) + 4
+        if left < 0:
+            break
+        names.append(each["path"])
+        details.append(each)
+    fields = {"path": shown(path), "entries": names, **({"details": details} if args.details else {})}
+    output = "".join(f"{name}\n" for name in names)
+    return ToolResult(success=True, output=output, data=fields, truncated=len(names) < len(found))
 
 
 def _details(entry: Entry) -> dict[str, Any]:
-    fields = asdict(entry)
     return {
         "path": shown(entry.path),
         "kind": entry.kind,
-        "size": fields["size"],
+        "size": entry.size,
         "mode": f"{entry.mode:04o}",
         "mtime": round(entry.mtime_ns / 1e9, 3),
         "target": shown(entry.target),

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ghcoord.clock import Runtime
-from ghcoord.execution.process import Capture, Completed
+from ghcoord.execution.capture import Capture
+from ghcoord.execution.process import Completed
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes of the longest message that an interpreter may send."""
@@ -140,7 +141,10 @@ class Interpreter:
             wait = TICK if deadline is None else min(TICK, max(0.0, deadline - now()))
             try:
                 outgoing = self._move(call, outgoing, wait)
-            except (OSError, ValueError, EOFError):
+            except (OSError, EOFError):
+                self._gone.wait(grace)  # it has ended by itself, or will in a moment: then it is known how
+                return self._broken(call, stopped)
+            except ValueError:
                 return self._broken(call, stopped)
         end = call.end
         left = end.get("exit")

@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 
 from ghcoord.errors import UsageError
-from ghcoord.execution.tools import commands, echo, files, prompt, testing
+from ghcoord.execution.tools import artifacts, checkpoints, commands, echo, files, packages, prompt, testing
 from ghcoord.execution.tools.kit import Kit
 from ghcoord.model.tool import Tool, check_tool_name
 
 GROUP = "ghcoord.tools"
 """The group of entry points that add tools."""
 
-_BUILT_IN = [echo, files, commands, testing, prompt]
-for _name in ("packages", "checkpoints", "artifacts"):
-    if find_spec(f"ghcoord.execution.tools.{_name}"):
-        _BUILT_IN.append(import_module(f"ghcoord.execution.tools.{_name}"))
+_BUILT_IN = (echo, files, commands, packages, testing, prompt, artifacts, checkpoints)
 
 
 def builtin_tools(kit: Kit, report: Callable[[str], None] | None = None) -> list[Tool]:

@@ -30,7 +30,7 @@ from ghcoord.model.tool import Tool, ToolContext, ToolResult
 REPORT_BYTES = 16 * 1024 * 1024
 """Bytes of a report that are read."""
 
-MOST_BYTES = 256 * 1024
+MOST_BYTES = 128 * 1024
 """Bytes of JSON that the list of tests may have in a result; those that failed go first when not all fit."""
 
 _RUNNER = Path(__file__).with_name("pytest_runner.py")
@@ -170,4 +170,5 @@ def _error(tests: list[dict[str, Any]], done: Completed, exit_code: int, stderr:
     if exit_code == _NO_TESTS:
         return "no tests were found: name files with paths, or call them test_*.py"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else exit_error(exit_code, stderr)
+    told = [line for line in lines if "error:" in line.lower()]
+    return (told or lines or [exit_error(exit_code, stderr)])[-1]

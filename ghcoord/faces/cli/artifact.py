@@ -179,7 +179,7 @@ def _write(
         if replace:
             part.replace(target)
         else:
-            os.link(part, target)
+            _place(part, target)
     except FileExistsError:
         raise UsageError(f"{target} exists by now: name another file with -o, or add --force") from None
     except OSError as error:
@@ -187,6 +187,18 @@ def _write(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _place(part: Path, target: Path) -> None:
+    """Give ``part`` its name; raises ``FileExistsError`` where something has it."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links there
+        if os.path.lexists(target):
+            raise FileExistsError from None
+        part.replace(target)
 
 
 @contextmanager
@@ -242,6 +254,8 @@ def list_(
 @verb(app, "delete")
 def delete(artifact_id: Id, yes: Yes = False) -> None:
     """Remove an artifact, and its content unless another has the same.
+
+    The hub's history keeps what the hub held until 'ghcoord gc' cuts it.
 
     Example:
       ghcoord artifact delete a3k9x0m2p4q1 --yes

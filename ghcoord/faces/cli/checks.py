@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghcoord.errors import GhcoordError
 from ghcoord.faces.cli.checks_network import network
-from ghcoord.faces.cli.context import open_hub
+from ghcoord.faces.cli.context import open_hub, settings
 from ghcoord.faces.cli.hints import BUILT_IN, in_words, offers, unserved
 from ghcoord.units import format_duration, format_size
 
@@ -199,10 +199,13 @@ def _folder(url: str) -> Iterator[Finding]:
 
 
 def _sandbox() -> Iterator[Finding]:
+    from ghcoord.execution.sandbox.container import ContainerSettings
     from ghcoord.execution.sandbox.open import probe_all
 
     try:
-        answers = probe_all()
+        given = settings().sandbox
+        container = ContainerSettings(given.image, given.engine, given.options) if given.image else None
+        answers = probe_all(container=container)
     except (GhcoordError, OSError) as error:
         yield Finding(
             "sandbox", "warning", f"could not be tried: {error}", "run.python and shell are refused until then"

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 DIRECT = 256 * 1024
 """Bytes that travel in the call itself; larger files go by way of an artifact, which is removed afterwards."""
 
+DIRECT_BACK = 45_000
+"""Bytes that come back in a result, whose texts are cut at 64 KB, a third of it base64's."""
+
 
 def put(
     session_id: Id,
@@ -105,10 +108,9 @@ def _put_large(hub: Hub, session_id: str, source: _Chained, remote: str, mode: i
     name = remote.rpartition("/")[2] or "file"
     artifact = hub.artifacts.put(name, source, session_id=session_id, retention=3600.0)
     try:
-        args: dict[str, Any] = {"id": artifact.id, "path": remote}
+        _call(hub, session_id, "artifact.get", {"id": artifact.id, "path": remote})
         if mode is not None:
-            args["mode"] = mode
-        _call(hub, session_id, "artifact.get", args)
+            _call(hub, session_id, "exec", {"argv": ["chmod", f"{mode:o}", "--", remote]})
     finally:
         _forget(hub, artifact.id)
     return artifact.size
@@ -143,7 +145,7 @@ def get(
     if target != "-" and not force and Path(target).exists():
         raise UsageError(f"{target} is there already: --force replaces it")
     with open_hub() as hub:
-        data = _call(hub, session_id, "fs.read", {"path": remote, "encoding": "base64", "limit": DIRECT})
+        data = _call(hub, session_id, "fs.read", {"path": remote, "encoding": "base64", "limit": DIRECT_BACK})
         content = base64.b64decode(data["contents"])
         size = int(data["size"])
         with _target(target) as out:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ghcoord.bootstrap import create
 from ghcoord.config import ArtifactSettings, parse_settings
 from ghcoord.coord import layout
 from ghcoord.coord.artifacts import records, sources
@@ -271,6 +277,60 @@ def test_many_that_are_over_go_in_pages(world: World, monkeypatch: pytest.Monkey
     assert {"space.json"} == set(world.files(FILES))
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["put", "delete", "wait"]), st.integers(0, 4), st.sampled_from([None, 5.0, 0.0])),
+        max_size=14,
+    )
+)
+def test_any_order_of_putting_deleting_and_expiring(steps: list[tuple[str, int, float | None]]) -> None:
+    """The index follows from the records, contents are those that records have, and all of them can be read."""
+    world = World()
+    hub = world.open()
+    alive: dict[str, tuple[bytes, float | None]] = {}
+    for what, number, retention in steps:
+        if what == "put":
+            data = bytes([number % 3]) * 10
+            made = hub.artifacts.put("x", data, retention=retention, task_id=f"t{number % 2}")
+            alive[made.id] = data, world.runtime.now() + retention if retention else None
+        elif what == "delete" and alive:
+            gone = sorted(alive)[number % len(alive)]
+            del alive[gone]
+            assert hub.artifacts.delete(gone)
+        else:
+            world.runtime.advance(number)
+            over = {one for one, (_, until) in alive.items() if until is not None and until <= world.runtime.now()}
+            assert len(over) == hub.artifacts.clean()
+            alive = {one: kept for one, kept in alive.items() if one not in over}
+        assert set(alive) == set(check_index(world))
+    for one, (data, _) in alive.items():
+        assert data == b"".join(hub.artifacts.open(one))
+    world.close()
+
+
+def test_threads_that_put_and_delete_the_same(tmp_path: Path) -> None:
+    """Whoever holds an artifact can read it, whatever others delete meanwhile."""
+    with create(tmp_path / "hub.git")[0] as hub:
+        data, wrong = os.urandom(3000), []
+
+        def work() -> None:
+            for _ in range(6):
+                made = hub.artifacts.put("x", data)
+                if data != content(hub, made):
+                    wrong.append(made)
+                hub.artifacts.delete(made.id)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        assert [] == wrong
+        assert [] == hub.artifacts.list()
+        assert [] == list(hub.contents.digests(layout.STORED))
+
+
 # -- faults
 
 
@@ -319,6 +379,22 @@ def test_a_broken_record_blocks_nobody(world: World, record: bytes) -> None:
     other = hub.artifacts.put("more", b"2")
     assert None is hub.artifacts.get("a1")
     assert {good.id, other.id} == set(check_index(world))
+
+
+@pytest.mark.parametrize("owner", ["", "a/b", "..", "x" * 129, "\x00", "é" * 100, "a.lock"])
+def test_strange_owners_lead_nowhere(world: World, owner: str) -> None:
+    """A record that a person wrote is indexed below its owner's encoded name, or is no record; writing goes on."""
+    hub = world.open()
+    made = hub.artifacts.put("x", b"1")
+    path = layout.artifact_path(made.id)
+    for field in ("task_id", "session_id"):
+        world.put(FILES, {path: encode(made).replace(b'"where"', f'"{field}": {json.dumps(owner)}, "where"'.encode())})
+        world.runtime.advance(2)
+        check = hub.artifacts.put("y", b"2")
+        assert check.id in check_index(world)
+        hub.repair()
+        assert check.id in check_index(world)
+        assert all(part not in ("", ".", "..") for one in world.files(FILES) for part in one.split("/"))
 
 
 def forged(base: Artifact, **changes: object) -> bytes:
@@ -437,12 +513,29 @@ def test_a_directory_that_cannot_be_used(world: World, tmp_path: Path) -> None:
     assert FILES not in hub.heads()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_without_permission(world: World, tmp_path: Path) -> None:
-    """Is Denied, not unavailable."""
-    tmp_path.chmod(0o500)
-    with pytest.raises(Denied):
-        holding(world, tmp_path / "d").artifacts.put("x", b"1")
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.EACCES, Denied), (errno.ENOSPC, TooLarge), (errno.EIO, Unavailable)]
+)
+def test_what_a_directory_refuses(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
+) -> None:
+    """No permission, no room and no disk are errors of their own, in every operation; no record is left."""
+    hub = holding(world, tmp_path / "d")
+    made = hub.artifacts.put("x", b"1")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("open", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    for call in (
+        lambda: hub.artifacts.put("y", b"2"),
+        lambda: hub.artifacts.open(made.id),
+        lambda: hub.artifacts.delete(made.id),
+    ):
+        with pytest.raises(expected):
+            call()
+    assert [made] == hub.artifacts.list()
 
 
 def test_a_record_that_cannot_be_written_leaves_no_file(world: World, tmp_path: Path) -> None:

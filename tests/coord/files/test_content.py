@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ghcoord.coord import layout
 from ghcoord.coord.files.content import CHUNK, LEFT_AFTER, Contents
 from ghcoord.coord.layout import FILES
-from ghcoord.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, UsageError
+from ghcoord.errors import Conflict, Corrupt, NotFound, OutcomeUnknown, TooLarge, UsageError
 from ghcoord.hub import Hub
 from ghcoord.store.base import Capabilities
 from ghcoord.store.inmemory import MemoryStore
@@ -229,6 +229,16 @@ def test_no_directory_is_wide(world: World) -> None:
     hub.contents.put("f", [item(b"%d" % number) for number in range(2000)])
     assert 256 >= world.widest(FILES)
     assert 2000 == len(list(hub.contents.digests("f")))
+
+
+def test_a_content_of_too_many_chunks_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as that is known: a stream without an end is not read for ever."""
+    monkeypatch.setattr("ghcoord.coord.files.sending.MAX_CHUNKS", 5)
+    endless = Slow(noise(100 * SMALL))
+    with pytest.raises(TooLarge, match="5,000 bytes"):
+        contents(hub).put("f", [("a" * 64, endless)])
+    assert 8 * SMALL > endless.given
+    assert FILES not in hub.heads()
 
 
 # -- interruptions

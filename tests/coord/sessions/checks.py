@@ -37,15 +37,15 @@ def check_sessions(snapshot: Snapshot) -> None:
     for task in TASK_TABLE.scan(snapshot):
         if task.session is None or task.ended:
             continue
-        session = sessions.get(task.session)
+        here = sessions.get(task.session)
         if task.state is not State.LEASED:
-            assert session is not None, f"{task.id} waits in a session that is gone"
-            assert session.state is not SessionState.LOST, f"{task.id} waits in a session that is lost"
+            assert here is not None, f"{task.id} waits in a session that is gone"
+            assert here.state is not SessionState.LOST, f"{task.id} waits in a session that is lost"
         elif not task.cancel_requested:
-            assert session is not None
+            assert here is not None
             assert task.lease is not None
-            assert session.worker_id == task.lease.worker, f"{task.id} runs where its session is not"
-            running[session.id] = running.get(session.id, 0) + 1
+            assert here.worker_id == task.lease.worker, f"{task.id} runs where its session is not"
+            running[here.id] = running.get(here.id, 0) + 1
     for session_id, count in running.items():
         assert count <= (sessions[session_id].limits.active_tasks or 4), f"{session_id} runs {count} calls"
 

@@ -179,7 +179,7 @@ def test_options_that_a_session_decides_are_refused(hub: Hub) -> None:
         {"sandbox": "none"},
     ):
         with pytest.raises(UsageError, match="a call of a session takes no"):
-            hub.tasks.submit("echo", ECHO, session="s1", **option)  # type: ignore[arg-type]
+            hub.tasks.submit("echo", ECHO, session="s1", **option)
     with pytest.raises(UsageError, match="are those of sessions"):
         hub.tasks.submit("echo", ECHO, key="session/s1", concurrency=1)
     with pytest.raises(UsageError, match="'session' is no option of a schedule's tasks"):
@@ -348,8 +348,11 @@ def test_a_checkpoint_is_a_call(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     answer(TaskResult(success=False, error="too large"))
     with pytest.raises(TaskFailed, match="too large"):
         hub.sessions.checkpoint("s1")
+    with pytest.raises(NotFound, match="no checkpoint to compare with"):
+        hub.sessions.diff("s1")
+    hub.sessions.record_checkpoint("s1", made.epoch, saved(made))
     with pytest.raises(TaskFailed):
-        hub.sessions.diff("s1", "c1", text=True)
+        hub.sessions.diff("s1", text=True)
     assert ("session.diff", {"a": "c1", "text": True}) == asked[-1]
 
 

@@ -10,6 +10,7 @@ import pytest
 from ghcoord.bootstrap import open_hub
 from ghcoord.clock import SystemRuntime
 from ghcoord.config import Settings
+from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET
 from ghcoord.errors import LeaseLost, NoCapacity, NotFound, SessionLost, UsageError, WorkerReplaced
 from ghcoord.hub import Hub
@@ -367,7 +368,7 @@ def test_restoring_a_lost_session(world: World, hub: Hub) -> None:
     check_world(world)
 
 
-def test_a_session_from_anothers_checkpoint(world: World, hub: Hub) -> None:
+def test_a_session_from_anothers_checkpoint(world: World, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has the settings, starts parked, and names whose content it is; that stays while it is needed."""
     daemon = worker(hub)
     active(hub, daemon, metadata={"a": 1}, env={"X": "y"}, sandbox="partial", user_id="ann")
@@ -382,13 +383,29 @@ def test_a_session_from_anothers_checkpoint(world: World, hub: Hub) -> None:
     with pytest.raises(NotFound, match="no checkpoint 'c9'"):
         hub.sessions.create("s4", checkpoint=("s1", "c9"))
     dropped: list[str] = []
-    hub.sessions.drop_all = dropped.append  # type: ignore[method-assign]
+    monkeypatch.setattr(hub.sessions, "drop_all", dropped.append)
     hub.sessions.destroy("s1")
     hub.sessions.destroy("s2")
     assert ["s2"] == dropped
     hub.sessions.destroy("s3")
     assert ["s2", "s1", "s3"] == dropped
     check_world(world)
+
+
+def test_what_another_session_starts_from_is_not_pruned(world: World, hub: Hub) -> None:
+    """A checkpoint that its own session has dropped stays as long as one that was made of it names it."""
+    daemon = worker(hub)
+    active(hub, daemon)
+    save(hub)
+    folder, name = layout.checkpoints_folder("s1"), layout.manifest_name("c1")
+    hub.contents.put(folder, [], extra={name: b'{"epoch": 1}'})
+    hub.sessions.restore("s1", new_id="s2")
+    assert ["c1"] == save(hub, "c2", keep=1)
+    hub.sessions.prune("s1", gone=["c1"])
+    assert f"{folder}/{name}" in world.files("files")
+    hub.sessions.destroy("s2")
+    hub.sessions.prune("s1", gone=["c1"])
+    assert f"{folder}/{name}" not in world.files("files")
 
 
 # -- races

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ghcoord.coord import layout
 from ghcoord.errors import Corrupt, IllegalTransition, InvalidName, NoCapacity, NotFound, TooLarge, UsageError
 from ghcoord.hub import Hub
 from ghcoord.model.limits import Limits
@@ -306,7 +307,14 @@ def test_stale_sessions_are_cleaned_up(world: World, hub: Hub) -> None:
         world.runtime.advance(10)
         used = opened(found(hub, "used"), last_active=world.runtime.now())
         daemon.beat(renew=True, sessions=[used])
-    assert 1 == hub.sessions.clean(1800)
+    hub.sessions.create("new")
+    assert ["idle"] == hub.sessions.stale(1800)
+    assert ["idle"] == hub.sessions.stale(0), "what was used within the margin may be in use"
+    world.runtime.advance(1)
+    assert ["idle", "new", "used"] == hub.sessions.stale(0), "longest unused first, then by id"
+    assert 0 == hub.sessions.clean(1800, only=["used", "new"])
+    assert 1 == hub.sessions.clean(1800, only=["idle", "used"])
+    hub.sessions.destroy("new")
     assert ["called", "used"] == sorted(ids(hub.sessions.list()))
     assert 0 == hub.sessions.clean(1800)
     with pytest.raises(UsageError, match="out of range"):
@@ -324,6 +332,24 @@ def test_a_session_of_a_dead_worker_is_stale_by_the_clock(world: World, hub: Hub
     world.runtime.advance(1800)
     assert 1 == hub.sessions.clean(1800)
     check_world(world)
+
+
+def test_what_is_left_of_gone_sessions_is_swept(world: World, hub: Hub) -> None:
+    """Checkpoints whose session went with its worker's registration; never those of a record that is set aside."""
+    daemon = worker(hub)
+    for name in ("s1", "s2"):
+        active(hub, daemon, name)
+        folder = layout.checkpoints_folder(name)
+        hub.contents.put(folder, [], extra={layout.manifest_name("c1"): b'{"epoch": 1}'})
+    hub.workers.deregister("w1", ["s1"])
+    path = next(path for path in world.files("fleet") if path.startswith("sessions/") and path.endswith("s2.json"))
+    world.put("fleet", {f"broken/{path}": b"broken"})
+    hub.sessions.clean(1e6)
+    assert 2 == len([one for one in world.files("files") if one.startswith("checkpoints/")])
+    world.put("fleet", {f"broken/{path}": None})
+    hub.sessions.clean(1e6)
+    (left,) = [one for one in world.files("files") if one.startswith("checkpoints/")]
+    assert layout.checkpoints_folder("s2") in left
 
 
 # -- people

@@ -7,18 +7,21 @@ import json
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
+import ghcoord.bootstrap as bootstrap
 from ghcoord.coord.sessions import archive as archives
 from ghcoord.coord.sessions.archive import MANIFEST, Archive
 from ghcoord.coord.sessions.tarstream import END, FILE, FOLDER, LINK, Member, header, padding
 from ghcoord.errors import Corrupt, NotFound, UsageError
+from ghcoord.hub import Hub
 from ghcoord.model.limits import DEFAULT_LIMITS, Limits
+from ghcoord.model.worker import SandboxInfo
 from tests.execution.checkpoints.conftest import Desk
 from tests.execution.checkpoints.test_checkpoints import FILES, again, hub_contents, hub_manifests
 from tests.execution.checkpoints.trees import fill, tree
@@ -171,14 +174,23 @@ def test_the_archive_that_they_are_made_from_is_taken(here: Desk) -> None:
     assert "named" == here.hub.sessions.checkpoints("s1")[0].name
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A hub with the session ``s1``, for what changes nothing."""
+    made, _ = bootstrap.create(tmp_path_factory.mktemp("shared") / "hub")
+    with made:
+        made.workers.register("w1", sandbox=SandboxInfo(driver="bwrap", tier="full"))
+        made.sessions.create("s1")
+        yield made
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_strangers_archive_is_refused(name: str, here: Desk) -> None:
+def test_a_strangers_archive_is_refused(name: str, shared: Hub) -> None:
     """A hostile or damaged archive makes no checkpoint."""
-    here.session()
     with pytest.raises(Corrupt):
-        here.hub.sessions.import_checkpoint("s1", io.BytesIO(HOSTILE[name]()))
-    assert [] == here.hub.sessions.checkpoints("s1")
-    assert [] == hub_manifests(here.hub)
+        shared.sessions.import_checkpoint("s1", io.BytesIO(HOSTILE[name]()))
+    assert [] == shared.sessions.checkpoints("s1")
+    assert [] == hub_manifests(shared)
 
 
 def test_a_bomb_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

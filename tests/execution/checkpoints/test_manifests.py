@@ -74,7 +74,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     return Manifest(record(packages=("idna==3.10",), metadata={"ü": [1, {"a": None}]}), files, folders, links)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(manifests())
 def test_round_trip(manifest: Manifest) -> None:
     """A manifest is read as it was written."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ghcoord.errors import SandboxError, UsageError
+from ghcoord.execution.checkpoints import checkpoints
 from ghcoord.execution.checkpoints import rebuild as rebuilding
 from ghcoord.execution.checkpoints.rebuild import Installing, rebuild
 from ghcoord.execution.environment.install import InstallOutcome, find_uv, install
@@ -156,3 +157,24 @@ def test_every_other_failure_is_one_of_the_surroundings(made: Any) -> None:
     with pytest.raises(SandboxError, match="no Python"):
         made(Fake(set()), ["a==1"], Kit(None, RUNTIME))
     assert () == made(Fake(set()), [], Kit(None, RUNTIME))
+
+
+def test_what_fails_after_unpacking_leaves_the_workspace(here: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old files are back when the environment cannot be made, whatever was in the way."""
+    session = here.session()
+    folder = here.open(session)
+    fill(folder.workspace, {"a": "saved"})
+    made = here.checkpoints.save(session, folder, here.kit.sandbox)
+    fill(folder.workspace, {"a": "as it was"})
+    for name in ("restoring", "replaced"):
+        (folder.root / name).mkdir()
+
+    def away(*args: object) -> tuple[str, ...]:
+        raise SandboxError("no index")
+
+    monkeypatch.setattr(checkpoints, "rebuild", away)
+    with pytest.raises(SandboxError, match="no index"):
+        here.checkpoints.restore(again(here, session), made.id, folder, here.kit)
+    assert "as it was" == (folder.workspace / "a").read_text()
+    assert ["workspace"] == [each.name for each in folder.root.iterdir()]
+    assert 1 == here.checkpoints.diff(again(here, session), folder, made.id).changed[0].path.count("a")

@@ -46,7 +46,7 @@ def fields(member: Member) -> tuple[object, ...]:
     return tuple(getattr(member, name) for name in Member.__slots__)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     PATHS,
     MODES,
@@ -66,7 +66,7 @@ def test_round_trip(path: str, mode: int, mtime: int, content: bytes, target: st
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(PATHS, MODES, st.integers(0, 2**45), st.binary(max_size=1500))
 def test_the_standard_library_reads_ours(path: str, mode: int, mtime: int, content: bytes) -> None:
     """An export is a tar archive to others, too."""
@@ -197,7 +197,7 @@ def test_quotas() -> None:
         reader(bomb).next()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.binary(max_size=3000), st.integers(0, 2047), st.integers(0, 255))
 def test_damage_is_refused_or_read(noise: bytes, at: int, value: int) -> None:
     """No damage makes the reader do anything but read or refuse."""

@@ -52,6 +52,12 @@ class CopyingCheckpoints:
         self.saved.append(made.id)
         return made
 
+    def sessions(self) -> list[str]:
+        return sorted(each.name for each in self.folder.iterdir()) if self.folder.exists() else []
+
+    def forget(self, session_id: str) -> None:
+        shutil.rmtree(self.folder / session_id, ignore_errors=True)
+
     def restore(self, session: Session, checkpoint_id: str, home: SessionFolder, kit: Kit) -> Restored:
         self.before()
         if self.fail is not None:

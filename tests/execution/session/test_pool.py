@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ghcoord.errors import NoCapacity, NotFound, SandboxError, SessionLost, UsageError
+from ghcoord.errors import LeaseLost, NoCapacity, NotFound, SandboxError, SessionLost, Unavailable, UsageError
 from ghcoord.execution.session.folder import read_marker
 from ghcoord.hub import Hub
 from ghcoord.model.session import SessionState
@@ -408,6 +408,27 @@ def test_restore_waits_for_calls(hub: Hub, station: Make) -> None:
         one.pool.restore("s1")
 
 
+# -- the worker's lease
+
+
+def test_without_its_lease_a_worker_takes_no_calls(hub: Hub, station: Make) -> None:
+    """What runs is stopped and does not count, what comes has to wait; afterwards it goes on."""
+    one = station()
+    one.pool.create("s1")
+    put(one, "s1", "x")
+    thread, out = in_thread(lambda: one.pool.call("s1", "wait", {}, key="k"))
+    until(lambda: one.pool.status("s1").active_tasks == 1)
+    one.pool.pause("lost its lease")
+    thread.join(5)
+    assert isinstance(out[0], LeaseLost)
+    with pytest.raises(Unavailable, match="w1 lost its lease: try again"):
+        one.pool.call("s1", "read", {"path": "f"})
+    with one.pool.enter("s1", tool="x", task_id="t"):
+        pass
+    one.pool.resume()
+    assert "x" == got(one, "s1")
+
+
 # -- drain
 
 
@@ -522,6 +543,21 @@ def test_leftovers_of_workers_that_are_gone_are_removed(hub: Hub, station: Make)
     hub.sessions.destroy("s2")
     assert 1 == me.pool.sweep()
     assert not gone.pool.home.folder.exists()
+
+
+def test_checkpoints_of_sessions_that_are_no_more_are_removed(
+    hub: Hub, station: Make, checkpoints: CopyingCheckpoints
+) -> None:
+    """At once when the session is destroyed here, with the next sweep when it was destroyed elsewhere."""
+    one = station()
+    for name in ("s1", "s2", "s3"):
+        one.pool.create(name)
+        one.pool.checkpoint(name)
+    one.pool.destroy("s1")
+    assert ["s2", "s3"] == checkpoints.sessions()
+    hub.sessions.destroy("s2")
+    one.pool.sweep()
+    assert ["s3"] == checkpoints.sessions()
 
 
 def test_reports_say_what_is_new(hub: Hub, station: Make) -> None:

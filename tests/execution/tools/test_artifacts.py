@@ -15,6 +15,7 @@ from ghcoord.coord.artifacts.artifacts import Artifacts
 from ghcoord.execution.running import to_record
 from ghcoord.execution.tools import artifacts as module
 from ghcoord.execution.tools.kit import Kit
+from ghcoord.faces.artifact_views import artifact_view
 from ghcoord.hub import Hub
 from ghcoord.model.limits import Limits
 from tests.execution.tools.conftest import Call, Context, named
@@ -44,7 +45,7 @@ def test_there_and_back(call: Call, session: Context, hub: Hub) -> None:
     made = done.data["artifact"]
     assert ("data.bin", len(BINARY), "s1", "t1") == (made["name"], made["size"], made["session_id"], made["task_id"])
     assert (made["id"],) == done.artifacts == to_record(done, duration=0, now=1).artifacts
-    assert "format" not in made
+    assert artifact_view(hub.artifacts.list()[0]) == made
     assert [made] == call("list").data["artifacts"]
     got = call("get", id=made["id"], path="in/copy.bin")
     assert {"path": "in/copy.bin", "size": len(BINARY)} == got.data

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ghcoord.errors import SandboxError, UsageError
-from ghcoord.execution.sandbox.base import Launch, Sandbox
+from ghcoord.execution.sandbox.base import Launch
 from ghcoord.execution.sandbox.job import Job, LimitSupport, Mount
 from ghcoord.execution.sandbox.none import NoSandbox
 from ghcoord.execution.tools.kit import Kit
@@ -102,7 +102,7 @@ def test_python_of_any_length(call: Call) -> None:
         ("shell", {"command": "true", "env": ["A"]}, "env must be an object of strings, not a list"),
         ("shell", {"command": "true", "stdin": 5}, "stdin must be a string, not a number"),
         ("shell", {"command": "true", "env": {"A": 1}}, "each of env must be a string, not a number"),
-        ("shell", {"command": "true", "env": {"A": "\0"}}, "a variable contains a NUL character"),
+        ("shell", {"command": "true", "env": {"A": "\0"}}, "an variable contains a NUL character"),
         ("shell", {"command": "a\0b"}, "an argument contains a NUL character"),
         ("exec", {}, "exec needs the argument argv"),
         ("exec", {"argv": []}, "argv must name a program"),
@@ -172,7 +172,7 @@ def test_two_calls_with_code_do_not_meet(call: Call, ctx: Context) -> None:
     results: list[ToolResult] = []
     code = "import time; time.sleep(0.3); print({})"
     threads = [
-        threading.Thread(target=lambda number=number: results.append(call("run.python", code=code.format(number))))  # type: ignore[misc]
+        threading.Thread(target=lambda number=number: results.append(call("run.python", code=code.format(number))))
         for number in (1, 2)
     ]
     for thread in threads:
@@ -289,8 +289,9 @@ def test_run_python_costs_at_most_three_interpreter_starts(
     plain: dict[str, Tool], bwrap: Any, kit: Kit, session: Context
 ) -> None:
     """The median of a call in the sandbox, against the bare interpreter's."""
-    import subprocess
 
+    python = bwrap.python
+    assert python is not None
     run = named(builtin_tools(replace(kit, sandbox=bwrap)))["run.python"]
 
     def median(action: Callable[[], object]) -> float:

@@ -132,6 +132,9 @@ def test_a_long_list_is_cut(fs: Call, ctx: Context, monkeypatch: pytest.MonkeyPa
     for name in "abcd":
         (ctx.workspace / name).touch()
     assert (True, 3) == (fs("list").truncated, len(fs("list").data["entries"]))
+    monkeypatch.setattr(file_tools, "LIST_BYTES", 30)
+    assert (True, 3) == (fs("list").truncated, len(fs("list").data["entries"]))
+    assert (True, 0) == (fs("list", details=True).truncated, len(fs("list", details=True).data["entries"]))
     fs("delete", path="a")
     assert (False, 3) == (fs("list").truncated, len(fs("list").data["entries"]))
 
