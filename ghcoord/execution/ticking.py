@@ -10,7 +10,7 @@ from ghcoord.clock import Event
 from ghcoord.coord.layout import FLEET
 from ghcoord.coord.queue.leasing import HELD_BYTES
 from ghcoord.coord.workers.tick import Beat, Reply
-from ghcoord.errors import OutcomeUnknown, Unavailable
+from ghcoord.errors import NotFound, OutcomeUnknown, Unavailable, WorkerReplaced
 from ghcoord.execution.frugal import Standing, decide
 from ghcoord.execution.pulse import Pulse
 from ghcoord.execution.rhythm import TAIL_PART, Rhythm
@@ -94,7 +94,7 @@ class Ticking(ABC):
         self._heads = None
         self.rhythm.refresh()
         if not self._recovered:
-            self._recovered = self.sessions.recover(self._token)
+            self._recover()
         slots.enforce_timeouts()
         if self._draining:
             slots.give_back_waiting("its worker is draining")
@@ -108,6 +108,14 @@ class Ticking(ABC):
             self._usual_tick()
         else:
             self._frugal_tick()
+
+    def _recover(self) -> None:
+        """Find out which sessions it still has; the tick tells what to do when it is not registered any more."""
+        try:
+            self._recovered = self.sessions.recover(self._token)
+        except (WorkerReplaced, NotFound) as error:
+            self._log("debug", f"its sessions wait: {error.message}")
+            self._seen_head = None
 
     def _usual_tick(self) -> None:
         """Where asking and committing cost nothing: whenever there is anything to say or to learn."""

@@ -192,11 +192,13 @@ class WorkerDaemon(Ticking):
     def run(self) -> Summary:
         """Work until stopped, idle for long enough, or out of time.
 
-        Raises ``WorkerReplaced`` when a newer registration of the same id exists.
+        Raises ``WorkerReplaced`` when a newer registration of the same id
+        exists, and ``Denied`` when the folder for its sessions cannot be used.
         """
         runtime = self._runtime
         started = runtime.monotonic()
         commits = self.hub.commits
+        self.sessions.home.hold()
         self._join()
         forget = self.hub.on_commit(self._wake.set)
         watchdog = runtime.spawn(self._guard_lease, f"ghcoord-lease-{self.worker_id}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
-from ghcoord.errors import Denied
+from ghcoord.errors import Denied, GhcoordError
+from ghcoord.execution.files import tree
 from ghcoord.execution.sandbox.base import Identity, prepare_workspace
 from ghcoord.ids import check_id
 
@@ -107,17 +107,15 @@ def keep_folder(above: Path, name: str, identity: Identity | None) -> Path:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder, whatever a task made of it; never raises."""
-    with contextlib.suppress(OSError, RecursionError):
-        shutil.rmtree(path)
-    if os.path.lexists(path):
-        # Too deep for a recursion, too long for a path, or closed to its owner: the system's tools cope.
-        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
-            with contextlib.suppress(OSError):
-                subprocess.run(
-                    [*command, "--", str(path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    check=False,
-                )
+    """Remove a folder, whatever a task made of it; never raises.
+
+    Processes of the task may still be at work in it: nothing is followed or
+    changed by its name.  ``chmod -R`` would do both, and :func:`shutil.rmtree`
+    waits for ever at a FIFO that takes the place of a folder.
+    """
+    with contextlib.suppress(OSError, GhcoordError):
+        above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            tree.remove(above, path.name, deepest=math.inf)
+        finally:
+            os.close(above)

@@ -68,7 +68,10 @@ def _work(hub: Hub, runtime: ManualRuntime) -> None:
     runtime.advance(60)
     one, two, three = _Worker(hub, "build-1", 4), _Worker(hub, "build-2", 4), _Worker(hub, "laptop", 2, sandbox=False)
     hub.tasks.submit_many(
-        [Submission("run.python", {"n": n}, retries=n % 2, backoff=600, id=f"shard-{n:03}") for n in range(120)]
+        [
+            Submission("run.python", {"n": n}, retries=n % 2, backoff=600, id=f"shard-{n:03}", sandbox="none")
+            for n in range(120)
+        ]
     )
     for worker, finish, fail in ((one, 40, 1), (two, 24, 2), (three, 8, 1)):
         worker.beat(want=finish + fail)
@@ -88,7 +91,7 @@ def _work(hub: Hub, runtime: ManualRuntime) -> None:
     runtime.advance(1)
     one.beat(finish=1, want=1)
     runtime.advance(2)
-    hub.tasks.submit("shell", {"command": "make"}, priority=9, id="hotfix")
+    hub.tasks.submit("shell", {"command": "make"}, priority=9, id="hotfix", sandbox="none")
     runtime.advance(1)
     two.beat(finish=1, want=1)
     runtime.advance(1)

@@ -222,6 +222,7 @@ def test_a_terminal_is_spared(cli: Cli, file: Path) -> None:
     assert (2, True) == (done.returncode, "disturb the terminal" in done.stderr)
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_how_far_it_is(tmp_path: Path) -> None:
     """A bar while a large file is stored and fetched; nothing of it in a pipe."""
     large = tmp_path / "large"

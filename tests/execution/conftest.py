@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +14,35 @@ import pytest
 
 from ghcoord.clock import SystemRuntime
 from ghcoord.errors import SandboxError
+from ghcoord.execution.sandbox import supervised
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.open import open_sandbox
 
 RUNTIME = SystemRuntime()
+
+
+_MEASURED = """if True:
+    import atexit, sys
+    sys.path.append({packages!r})
+    import coverage
+    measured = coverage.Coverage(data_file={file!r}, data_suffix=True, branch=True, include=[{include!r}])
+    measured.start()
+    atexit.register(lambda: (measured.stop(), measured.save()))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where coverage is measured, that of supervisors is too: they are programs of their own, without site packages."""
+    coverage = sys.modules.get("coverage")
+    current = coverage.Coverage.current() if coverage else None
+    if current is not None:
+        start = _MEASURED.format(
+            packages=sysconfig.get_path("purelib"),
+            file=str(Path(current.config.data_file).absolute()),
+            include=str(Path(supervised.__file__).parent / "*launcher.py"),
+        )
+        monkeypatch.setattr(supervised, "_START", start + supervised._START.removeprefix("if True:\n"))
 
 
 @pytest.fixture(scope="module")

@@ -169,6 +169,7 @@ def main(arguments: list[str]) -> int:
         case ["image", "inspect", *_, image]:
             if image != "image:1":
                 fail(1, f"Error response from daemon: No such image: {image}")
+            print(json.dumps(["IMAGE=1"]))
         case ["ps", *_]:
             print("\n".join(each.stem for each in (STATE / "containers").glob("*.json")))
         case ["container", "inspect", "--format", wanted, name]:
@@ -179,8 +180,9 @@ def main(arguments: list[str]) -> int:
             print(wanted.replace("{{.State.Status}}", found["status"]))
         case ["kill", "--signal", "TERM", name]:
             os.kill(command_of(load(name)["pid"]), signal.SIGTERM)
-        case ["rm", "--force", name]:
-            remove(name)
+        case ["rm", "--force", *names]:
+            for name in names:
+                remove(name)
         case _:
             fail(1, f"unknown command: {arguments}")
     return 0

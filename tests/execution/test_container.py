@@ -83,6 +83,7 @@ def test_the_profile(bench: SandboxUnderTest, engine: Engine) -> None:
     assert [] == engine.containers()
 
 
+@pytest.mark.slow
 def test_more_options_and_variables_of_the_client(bench: SandboxUnderTest, engine: Engine) -> None:
     """What the settings add comes last of the options, so that it counts; the client has only its own variables."""
     (engine.program.parent / "podman").write_text(f'#!/bin/sh\nenv > {engine.state}/env\nexec {engine.program} "$@"\n')
@@ -121,6 +122,7 @@ def test_what_the_engine_refuses(bench: SandboxUnderTest, engine: Engine, refuse
         assert "OCI runtime" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [125, 126, 127])
 def test_the_same_codes_of_the_command_itself(bench: SandboxUnderTest, engine: Engine, code: int) -> None:
     """A command that ends with 125 is no failure of the engine, whatever it writes."""
@@ -129,6 +131,7 @@ def test_the_same_codes_of_the_command_itself(bench: SandboxUnderTest, engine: E
     assert [] == engine.containers()
 
 
+@pytest.mark.slow
 def test_memory_is_told_from_other_kills(bench: SandboxUnderTest, engine: Engine) -> None:
     """137 with the engine's word for it is the limit of memory; without it, a signal."""
     assert (137, "") == ((done := bench.sh("kill -9 $$")).exit_code, done.stopped)
@@ -136,6 +139,7 @@ def test_memory_is_told_from_other_kills(bench: SandboxUnderTest, engine: Engine
     assert "memory" == bench.sh("kill -9 $$", limits=Limits(memory_mb=64)).stopped
 
 
+@pytest.mark.slow
 def test_usage_is_not_the_clients(bench: SandboxUnderTest) -> None:
     """What is known of a container is the size of its workspace."""
     done = bench.sh("head -c 3000000 /dev/zero > big; sleep 0.3", limits=Limits(workspace_mb=100))
@@ -181,6 +185,7 @@ process.run(sandbox, ["/bin/sh", "-c", script, "sh", sys.argv[2]], workspace=Pat
 """
 
 
+@pytest.mark.slow
 def test_no_container_survives_a_worker_that_is_killed(bench: SandboxUnderTest, engine: Engine) -> None:
     """The supervisor removes it."""
     workspace, marker = bench.workspace(), bench.marker()
@@ -248,6 +253,11 @@ def test_an_engine_that_does_not_answer(engine: Engine, tmp_path: Path, monkeypa
     (tmp_path / "hangs").chmod(0o755)
     monkeypatch.setattr(driver, "_CHECK_SECONDS", 0.2)
     assert "no answer in" in refusal(ContainerSettings(IMAGE, engine=str(tmp_path / "hangs")))
+
+
+def test_an_engine_that_is_something_else() -> None:
+    """A program that says yes to everything."""
+    assert "neither docker nor podman" in refusal(ContainerSettings(IMAGE, engine="/bin/echo"))
 
 
 def test_an_image_that_is_not_there(engine: Engine) -> None:

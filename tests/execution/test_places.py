@@ -27,8 +27,9 @@ RUNTIME = SystemRuntime()
 def task(session: str | None = None, **given: Any) -> Task:
     """A leased task."""
     lease = TaskLease(worker="w1", token=7, attempt=1, at=stamp(0))
-    at = {"created_at": stamp(0), "sequence": 1}
-    return Task(id="t1", tool="x", type="x", state=State.LEASED, attempt=1, lease=lease, session=session, **at, **given)
+    made = {"id": "t1", "tool": "x", "type": "x", "sequence": 1, "created_at": stamp(0)}
+    held = {"state": State.LEASED, "attempt": 1, "lease": lease, "session": session}
+    return Task.model_validate({**made, **held, **given})
 
 
 class Pool:

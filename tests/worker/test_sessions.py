@@ -164,6 +164,40 @@ def test_a_worker_without_sandbox_does_not_start(hub: Hub, monkeypatch: pytest.M
     assert any("no sandbox works here" in line for line in said)
 
 
+def test_what_a_worker_is_told_of_sessions(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option goes before its variable, that before the setting; what cannot be is refused in one sentence."""
+    given = ("worker", "start", "--no-commands", "--until-idle", "0.1s")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ghcoord.toml").write_text("[worker]\nmax_sessions = 6\n")
+    assert ", 6 sessions, " in call(hub.url, *given).stderr
+    monkeypatch.setenv("GHCOORD_MAX_SESSIONS", "7")
+    monkeypatch.setenv("GHCOORD_CHECKPOINT_DIR", str(tmp_path / "kept"))
+    monkeypatch.setenv("GHCOORD_MAX_CHECKPOINTS", "3")
+    monkeypatch.setenv("GHCOORD_BASE_WORKSPACE", str(tmp_path / "work"))
+    assert ", 7 sessions, " in call(hub.url, *given).stderr
+    assert (tmp_path / "work").is_dir()
+    assert ", 8 sessions, " in call(hub.url, *given, "--max-sessions", "8").stderr
+    for wrong, says in (
+        (("--max-sessions", "0"), "from 1 to 10000"),
+        (("--max-checkpoints", "x"), "not a whole number"),
+        (("--limit", "memory_mb"), "--limit takes key=value"),
+        (("--limit", "colour=1"), "'colour' is no limit: one of timeout"),
+        (("--limit", "memory_mb=1"), "limit memory_mb"),
+    ):
+        refused = call(hub.url, *given, *wrong)
+        assert 2 == refused.returncode
+        assert says in refused.stderr
+    monkeypatch.setenv("GHCOORD_MAX_CHECKPOINTS", "0")
+    assert 2 == call(hub.url, *given).returncode
+    monkeypatch.delenv("GHCOORD_MAX_CHECKPOINTS")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "sessions").write_text("")
+    refused = call(hub.url, *given, "--workspace", str(tmp_path / "taken"))
+    assert 6 == refused.returncode
+    assert "for sessions" in refused.stderr
+    assert [] == hub.workers.list()
+
+
 def test_named_choices_of_the_sandbox(hub: Hub, tmp_path: Path) -> None:
     """What cannot be is refused with the fix; --no-commands needs none and offers none."""
     refused = call(hub.url, "worker", "start", "--sandbox", "none")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+from ghcoord.coord.files.sending import Stream
 from ghcoord.errors import NotFound, TooLarge, UsageError
 
 PIECE = 1024 * 1024
@@ -24,10 +25,8 @@ IN_MEMORY = 8 * 1024 * 1024
 DEFAULT_TYPE = "application/octet-stream"
 
 
-class Readable(Protocol):
+class Readable(Stream, Protocol):
     """What gives bytes, and begins again when asked to."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
 
     def seek(self, offset: int, /) -> int: ...
 
@@ -97,7 +96,9 @@ def opened(source: Stream | bytes | Path, most: int) -> Iterator[Source]:
             found = os.fstat(file.fileno())
             if stat.S_ISREG(found.st_mode):
                 _check_size(found.st_size, most)
-                yield _digested(file, None, most)
+                sha256, size = _measured(file, None, most)
+                file.seek(0)
+                yield Source(file, sha256, size)
             else:
                 with _spooled(file, most) as made:
                     yield made
@@ -118,21 +119,21 @@ def _open_file(path: Path) -> BinaryIO:
 @contextmanager
 def _spooled(stream: Stream, most: int) -> Iterator[Source]:
     with tempfile.SpooledTemporaryFile(IN_MEMORY) as kept:
-        yield _digested(stream, kept, most)  # type: ignore[arg-type]
+        sha256, size = _measured(stream, kept.write, most)
+        kept.seek(0)
+        yield Source(kept, sha256, size)
 
 
-def _digested(stream: BinaryIO, copy: BinaryIO | None, most: int) -> Source:
-    """Read ``stream`` through, into ``copy`` if it is given; what holds the content stands at its beginning again."""
+def _measured(stream: Stream, keep: Callable[[bytes], object] | None, most: int) -> tuple[str, int]:
+    """The SHA-256 and the size of all that ``stream`` gives, which ``keep`` gets."""
     seen, size = hashlib.sha256(), 0
     while piece := stream.read(PIECE):
         size += len(piece)
         _check_size(size, most)
         seen.update(piece)
-        if copy is not None:
-            copy.write(piece)
-    kept = stream if copy is None else copy
-    kept.seek(0)
-    return Source(kept, seen.hexdigest(), size)
+        if keep is not None:
+            keep(piece)
+    return seen.hexdigest(), size
 
 
 def _check_size(size: int, most: int) -> None:

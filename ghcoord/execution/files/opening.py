@@ -19,7 +19,7 @@ from typing import Protocol
 _OPENAT2 = 437
 """The number of ``openat2`` on every architecture."""
 
-_NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x01, 0x02, 0x04, 0x08
+_NO_XDEV, _NO_MAGICLINKS, _BENEATH = 0x01, 0x02, 0x08
 """RESOLVE_* of linux/openat2.h."""
 
 _STEP = 3800
@@ -35,12 +35,12 @@ _MOST_TRIES = 200
 class Opener(Protocol):
     """One way of opening. Raises ``OSError``: EXDEV for what would leave the folder."""
 
-    def __call__(self, folder: int, path: str, flags: int, mode: int = 0, *, links: bool = True) -> int:
-        """A new descriptor of ``path`` below ``folder``; with ``links`` false no link is followed anywhere."""
+    def __call__(self, folder: int, path: str, flags: int, mode: int = 0) -> int:
+        """A new descriptor of ``path`` below ``folder``."""
         ...
 
 
-def open_beneath(opener: Opener, folder: int, path: str, flags: int, mode: int = 0, *, links: bool = True) -> int:
+def open_beneath(opener: Opener, folder: int, path: str, flags: int, mode: int = 0) -> int:
     """Like ``opener``, for paths of any length. The descriptor is not inherited by children."""
     flags |= os.O_CLOEXEC
     held = -1
@@ -48,12 +48,12 @@ def open_beneath(opener: Opener, folder: int, path: str, flags: int, mode: int =
         while len(path) > _STEP // 4 and len(os.fsencode(path)) > _STEP:
             # At most 4 bytes a character, so that the part before the cut always fits.
             cut = path.rindex("/", 0, _STEP // 4)
-            step = opener(folder, path[:cut], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, links=links)
+            step = opener(folder, path[:cut], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             if held >= 0:
                 os.close(held)
             folder = held = step
             path = path[cut + 1 :]
-        return opener(folder, path, flags, mode, links=links)
+        return opener(folder, path, flags, mode)
     finally:
         if held >= 0:
             os.close(held)
@@ -68,10 +68,9 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def openat2(folder: int, path: str, flags: int, mode: int = 0, *, links: bool = True) -> int:
+def openat2(folder: int, path: str, flags: int, mode: int = 0) -> int:
     """By the kernel's own promise (Linux 5.6)."""
-    resolve = _BENEATH | _NO_MAGICLINKS | _NO_XDEV | (0 if links else _NO_SYMLINKS)
-    how = _How(flags, mode, resolve)
+    how = _How(flags, mode, _BENEATH | _NO_MAGICLINKS | _NO_XDEV)
     name = os.fsencode(path)
     if b"\0" in name:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
@@ -91,7 +90,7 @@ def openat2(folder: int, path: str, flags: int, mode: int = 0, *, links: bool = 
     raise OSError(code, os.strerror(code), path)
 
 
-def walk_open(folder: int, path: str, flags: int, mode: int = 0, *, links: bool = True) -> int:
+def walk_open(folder: int, path: str, flags: int, mode: int = 0) -> int:
     """Part by part, each opened without following a link; links are read and resolved here."""
     todo = path.split("/")[::-1]
     done: list[str] = []
@@ -128,7 +127,7 @@ def walk_open(folder: int, path: str, flags: int, mode: int = 0, *, links: bool 
                 done.append(name)
                 continue
             followed += 1
-            if not links or followed > _MOST_LINKS:
+            if followed > _MOST_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             if target.startswith("/"):
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)

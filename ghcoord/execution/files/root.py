@@ -108,7 +108,7 @@ class Root:
             self._own_folder(made)
             return made
         try:
-            return open_beneath(self.opener, folder, name, flags, links=False)
+            return os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
         except OSError as why:
             if why.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise

@@ -77,15 +77,15 @@ def walk(root: int, *, skip: Collection[str] = (), force: bool = False) -> Itera
                 climb.up()
 
 
-def remove(parent: int, name: str) -> int:
+def remove(parent: int, name: str, deepest: float | None = None) -> int:
     """Remove the folder ``name`` and all below it; how many things that were.
 
-    Raises :class:`PathRefused` beyond ``MAX_DEPTH`` (what lies higher may be
-    gone then), :class:`UsageError` when a task keeps filling it, and
-    ``OSError``.
+    Raises :class:`PathRefused` for more than ``deepest`` folders within each
+    other, ``MAX_DEPTH`` by default (what lies higher may be gone then),
+    :class:`UsageError` when a task keeps filling it, and ``OSError``.
     """
     removed = 0
-    with _Climb(parent, force=True) as climb:
+    with _Climb(parent, force=True, deepest=deepest) as climb:
         if not climb.down(name):
             return _unlink(parent, name, os.unlink)
         while len(climb.levels) > 1:
@@ -93,24 +93,22 @@ def remove(parent: int, name: str) -> int:
             if not level.listed:
                 level.listed = True
                 level.passes += 1
-                for inner, entry, _ in scan(climb.fd, ""):
-                    if entry.kind == "folder":
-                        level.folders.append(inner)
-                    else:
-                        removed += _unlink(climb.fd, inner, os.unlink)
+                others, level.folders = _names(climb.fd)
+                for inner in others:
+                    removed += climb.unlink(inner, os.unlink)
             if level.folders:
                 inner = level.folders.pop()
                 if not climb.down(inner):
-                    removed += _unlink(climb.fd, inner, os.unlink)
+                    removed += climb.unlink(inner, os.unlink)
                 continue
             above = climb.levels[-2]
             inner = level.name
             if not climb.up():
                 continue
             try:
-                removed += _unlink(climb.fd, inner, os.rmdir)
+                removed += climb.unlink(inner, os.rmdir)
             except NotADirectoryError:
-                removed += _unlink(climb.fd, inner, os.unlink)
+                removed += climb.unlink(inner, os.unlink)
             except OSError as why:
                 if why.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
@@ -123,11 +121,21 @@ def remove(parent: int, name: str) -> int:
     return removed
 
 
+def _names(folder: int) -> tuple[list[str], list[str]]:
+    """What lies in an open folder: the names of all but folders, and those of folders."""
+    others: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder) as found:
+        for each in found:
+            (folders if each.is_dir(follow_symlinks=False) else others).append(each.name)
+    return others, folders
+
+
 def _unlink(folder: int, name: str, how: Callable[..., None]) -> int:
-    """Remove one thing; 0 when it is gone already."""
+    """Remove one thing; 0 when it is gone already, or became a folder, which another pass finds."""
     try:
         how(name, dir_fd=folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return 0
     return 1
 
@@ -146,9 +154,10 @@ class _Level:
 class _Climb:
     """A way through folders; ``fd`` is the one it is in, the last of ``levels``."""
 
-    def __init__(self, root: int, force: bool) -> None:
+    def __init__(self, root: int, force: bool, deepest: float | None = None) -> None:
         self._root = root
         self._force = force
+        self._deepest = MAX_DEPTH if deepest is None else deepest
         self.fd = self._read(root)
         self.levels = [_Level("", _identity(self.fd))]
 
@@ -178,9 +187,9 @@ class _Climb:
         if identity[0] != self.levels[0].identity[0]:
             os.close(fd)
             return False
-        if len(self.levels) > MAX_DEPTH:
+        if len(self.levels) > self._deepest:
             os.close(fd)
-            raise PathRefused(f"folders lie more than {MAX_DEPTH} deep in each other: {shown(self.path())[:200]}…")
+            raise PathRefused(f"folders lie more than {self._deepest} deep in each other: {shown(self.path())[:200]}…")
         os.close(self.fd)
         self.fd = fd
         self.levels.append(_Level(name, identity))
@@ -204,6 +213,16 @@ class _Climb:
                 continue
             self.levels.pop()
         return False
+
+    def unlink(self, name: str, how: Callable[..., None]) -> int:
+        """Remove one thing in the folder it is in, which is given back to its owner if need be; 0 when it is gone."""
+        try:
+            return _unlink(self.fd, name, how)
+        except PermissionError:
+            if len(self.levels) == 1:
+                raise
+        os.fchmod(self.fd, stat.S_IMODE(os.fstat(self.fd).st_mode) | 0o700)
+        return _unlink(self.fd, name, how)
 
     def _above(self, by_dots: bool) -> int:
         """The folder above by ``..``, or by its names from the top. Raises ``OSError``."""

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from ghcoord.clock import Runtime
 from ghcoord.execution import process
 from ghcoord.execution.sandbox.base import Sandbox
+from ghcoord.execution.sandbox.container import ContainerSandbox
 from ghcoord.execution.sandbox.landlock_launcher import SCOPES_ABI, landlock_abi
 
 PROBE_TIMEOUT = 15.0
@@ -101,6 +102,7 @@ try outside-write sh -c ': > "$1/escaped"' sh "$outside"
 try outside-read cat "$outside/secret"
 try outside-names test -e "$outside/secret"
 try outside-metadata chmod 600 "$outside/owned"
+try groups sh -c 'test "$(id -G)" != "$(id -g)"'
 try host-name test "$(uname -n)" = "$host"
 try shadow-read cat /etc/shadow
 try system-write sh -c ': > "/usr/$1" && rm "/usr/$1"' sh "$marker"
@@ -115,7 +117,6 @@ fi
 if [ -r /proc/self/status ]; then
   try privileges grep "^Cap[EPA][a-z]*:[[:space:]]*0*[1-9a-f]" /proc/self/status
   try new-privileges grep "^NoNewPrivs:.*0" /proc/self/status
-  try groups grep "^Groups:.*[0-9]" /proc/self/status
   try seccomp grep "^Seccomp:[[:space:]]*[01]" /proc/self/status
 fi
 if command -v unshare >/dev/null; then try user-namespace unshare -U true; fi
@@ -156,7 +157,7 @@ held = (ctypes.c_uint32 * 6)()
 if libc.capget((ctypes.c_uint32 * 2)(0x20080522, 0), held) == 0:
     show("privileges", any(held[at] for at in (0, 1, 3, 4)))
 show("new-privileges", libc.prctl(39, 0, 0, 0, 0) != 1)
-show("groups", bool(os.getgroups()))
+show("groups", bool(set(os.getgroups()) - {os.getgid()}))
 show("seccomp", libc.prctl(21, 0, 0, 0, 0) != 2)
 if pids == os.readlink("/proc/self/ns/pid"):
     show("worker-memory", can(open, f"/proc/{worker}/mem", "rb"))
@@ -215,7 +216,7 @@ def run_canaries(sandbox: Sandbox, runtime: Runtime) -> tuple[set[str], bool]:
             )
             reached = {name for name, listener in listeners.items() if _accepted(listener)}
         lines = [line.split("=", 1) for line in done.stdout.splitlines() if "=" in line]
-        escaped = reached | _judge(lines, with_groups=sandbox.identity is not None)
+        escaped = reached | _judge(lines, sandbox)
         if (outside / "escaped").exists():
             escaped.add("outside-write")
         written = workspace / "written-inside"
@@ -237,7 +238,7 @@ def leaks(sandbox: Sandbox, escaped: set[str]) -> set[str]:
     return escaped - gaps
 
 
-def _judge(lines: list[list[str]], *, with_groups: bool) -> set[str]:
+def _judge(lines: list[list[str]], sandbox: Sandbox) -> set[str]:
     """The canaries that by their own report escaped, or of which there is none."""
     said: dict[str, str] = {}
     for name, value in lines:
@@ -249,7 +250,7 @@ def _judge(lines: list[list[str]], *, with_groups: bool) -> set[str]:
     if said.get("python") != "works":
         tried -= _IN_PYTHON - set(said)
     escaped = {name for name in tried if said.get(name) != "held"}
-    if not with_groups:
+    if sandbox.identity is None:
         # A user namespace keeps the worker's own groups; what they open is not shown.
         escaped.discard("groups")
     for kind in ("net", "pid"):
@@ -259,7 +260,8 @@ def _judge(lines: list[list[str]], *, with_groups: bool) -> set[str]:
     if said.get("daemon") != "started":
         escaped.add("surviving-daemon")
     seen = {value for name, value in lines if name == "environ"}
-    if seen & _own_variables():
+    public = sandbox.variables if isinstance(sandbox, ContainerSandbox) else frozenset[str]()
+    if (seen & _own_variables()) - public:
         escaped.add("worker-environment")
     return escaped
 

@@ -13,6 +13,7 @@ of the machine can see.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import shutil
@@ -76,6 +77,8 @@ class ContainerSandbox:
     identity: Identity | None
     interpreter: str | None = None
     """The interpreter for ``run.python``, a path in the image."""
+    variables: frozenset[str] = frozenset()
+    """What the image brings, each as ``NAME=value``."""
 
     name = "container"
     tier = "full"
@@ -151,24 +154,39 @@ def find_engine(settings: ContainerSettings) -> Path:
     return Path(found)
 
 
-def check_engine(program: Path, settings: ContainerSettings) -> None:
-    """Raises :class:`SandboxError`, naming the fix, unless the engine answers and has the image."""
+def check_engine(program: Path, settings: ContainerSettings) -> frozenset[str]:
+    """The variables that the image brings, each as ``NAME=value``.
+
+    Raises :class:`SandboxError`, naming the fix, unless the engine answers and
+    has the image.
+    """
     if not settings.image or settings.image.startswith("-"):
         raise SandboxError("the container sandbox has no image: name one that has /bin/sh and python3")
-    if why := _refusal(program, settings, "version"):
+    try:
+        _ask(program, settings, "version")
+    except SandboxError as why:
         group = "" if os.geteuid() == 0 or program.name == "podman" else ", and let this user use it (group docker)"
-        raise SandboxError(f"{settings.engine} does not answer ({why}): start its daemon{group}")
-    if why := _refusal(program, settings, "image", "inspect", "--format", "{{.Id}}", settings.image):
-        raise SandboxError(f"the image cannot be used ({why}): '{settings.engine} pull {settings.image}'")
+        raise SandboxError(f"{settings.engine} does not answer ({why.message}): start its daemon{group}") from None
+    try:
+        said = _ask(program, settings, "image", "inspect", "--format", "{{json .Config.Env}}", settings.image)
+    except SandboxError as why:
+        fix = f"'{settings.engine} pull {settings.image}'"
+        raise SandboxError(f"the image cannot be used ({why.message}): {fix}") from None
+    try:
+        return frozenset(map(str, json.loads(said) or ()))
+    except (ValueError, TypeError):
+        raise SandboxError(f"{settings.engine} is neither docker nor podman: choose another engine") from None
 
 
 def remove_orphans(program: Path, settings: ContainerSettings) -> int:
     """Remove containers whose worker and supervisor both died; returns how many."""
-    listed = _call(program, settings, "ps", "--all", "--filter", f"label={LABEL}", "--format", "{{.Names}}")
-    names = listed.stdout.split() if listed is not None and listed.returncode == 0 else []
-    dead = [name for name in names if _is_orphan(name)]
-    for name in dead:
-        _call(program, settings, "rm", "--force", name)
+    try:
+        names = _ask(program, settings, "ps", "--all", "--filter", f"label={LABEL}", "--format", "{{.Names}}").split()
+        dead = [name for name in names if _is_orphan(name)]
+        if dead:
+            _ask(program, settings, "rm", "--force", *dead)
+    except SandboxError:
+        return 0  # the next worker tries again
     return len(dead)
 
 
@@ -183,10 +201,10 @@ def _birth(pid: int) -> int | None:
     return process.started if process else None
 
 
-def _call(program: Path, settings: ContainerSettings, *arguments: str) -> subprocess.CompletedProcess[str] | None:
-    """What the engine answers; ``None`` when it does not."""
+def _ask(program: Path, settings: ContainerSettings, *arguments: str) -> str:
+    """What the engine answers. Raises :class:`SandboxError` with its reason, in one line."""
     try:
-        return subprocess.run(
+        done = subprocess.run(
             [program, *arguments],
             env={**_CLIENT_VARIABLES, **dict(settings.client_env)},
             stdin=subprocess.DEVNULL,
@@ -195,18 +213,13 @@ def _call(program: Path, settings: ContainerSettings, *arguments: str) -> subpro
             errors="replace",
             timeout=_CHECK_SECONDS,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-
-
-def _refusal(program: Path, settings: ContainerSettings, *arguments: str) -> str:
-    """Why the engine refuses, in one line; empty when it does not."""
-    done = _call(program, settings, *arguments)
-    if done is None:
-        return f"no answer in {_CHECK_SECONDS} s, or it could not be started"
-    if done.returncode == 0:
-        return ""
-    return " ".join(done.stderr.split())[-300:] or f"exit code {done.returncode}"
+    except subprocess.TimeoutExpired:
+        raise SandboxError(f"no answer in {_CHECK_SECONDS} s") from None
+    except OSError as why:
+        raise SandboxError(f"it cannot be started, {why.strerror}") from None
+    if done.returncode != 0:
+        raise SandboxError(" ".join(done.stderr.split())[-300:] or f"exit code {done.returncode}")
+    return done.stdout
 
 
 def _bind(source: Path, target: str, *, writable: bool) -> str:

@@ -180,7 +180,7 @@ def _become_command(spec: Spec, program: bytes, parent: int, gate: int) -> NoRet
     if spec.held and not os.read(gate, 1):
         os._exit(125)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
     for which, soft, hard in spec.limits:

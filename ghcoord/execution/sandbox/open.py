@@ -180,10 +180,10 @@ def _candidates(name: str, container: ContainerSettings | None) -> Iterator[Sand
         if container is None:
             raise SandboxError("no container is configured: name an image and an engine, or choose another sandbox")
         program = find_engine(container)
-        check_engine(program, container)
+        variables = check_engine(program, container)
         remove_orphans(program, container)
         for path in (*_IN_IMAGES, None):
-            yield ContainerSandbox(program, container, who, path)
+            yield ContainerSandbox(program, container, who, path, variables)
 
 
 def _reachable(*interpreters: Path | None) -> list[Path]:

@@ -17,7 +17,6 @@ from ghcoord.errors import SandboxError
 from ghcoord.execution.sandbox.base import SYSTEM_PATH, Launch, closing_on_error, data_fd
 from ghcoord.execution.sandbox.watch import Watch
 
-
 _START = """if True:
     import os, sys
     folder, name = os.path.split(sys.argv[1])

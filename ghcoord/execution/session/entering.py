@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from ghcoord.errors import GhcoordError, NoCapacity, NotFound, SandboxError, SessionLost, Unavailable
 from ghcoord.execution.session.entry import Entry, Running, do_nothing
 from ghcoord.execution.session.folder import SessionFolder, SessionsHome
+from ghcoord.execution.session.journal import Journal
 from ghcoord.execution.session.local import LocalSessions
-from ghcoord.execution.session.opening import Opened, Opening
+from ghcoord.execution.session.opening import Opening
 from ghcoord.execution.summary import Log
 from ghcoord.execution.tools.kit import Kit
 from ghcoord.hub import Hub
@@ -177,6 +178,7 @@ class Entering(LocalSessions):
         try:
             session = self._session(entry.id)
             opened = self._opening.open(session)
+            journal = Journal(opened.folder.journal_path)
         except BaseException as error:
             with self._lock:
                 self._entries.pop(entry.id, None)
@@ -189,12 +191,9 @@ class Entering(LocalSessions):
             if isinstance(error, OSError):
                 raise SandboxError(f"the session {entry.id} could not be opened: {error}") from error
             raise
-        self._opened(entry, opened)
-
-    def _opened(self, entry: Entry, opened: Opened) -> None:
         with self._lock:
             self._resting.pop(entry.id, None)
-            entry.opened(opened.folder, opened.restored_from, self._now())
+            entry.opened(opened.folder, journal, opened.restored_from, self._now())
         self.on_news()
 
     def _session(self, session_id: str) -> Session:

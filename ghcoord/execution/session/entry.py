@@ -57,11 +57,13 @@ class Entry:
         """The checkpoint that has everything; empty when there were calls since."""
         self.restored_from: str | None = None
         self.reported: SessionReport | None = None
-        self._journal: Journal | None = None
+        self.journal: Journal | None = None
+        """The calls with a key, while it is open."""
 
-    def opened(self, folder: SessionFolder, restored_from: str | None, now: float) -> None:
+    def opened(self, folder: SessionFolder, journal: Journal, restored_from: str | None, now: float) -> None:
         """Its files are there."""
         session = folder.session
+        self.journal = journal
         self.folder = folder
         self.restored_from = restored_from
         self.saved = restored_from or ""
@@ -70,12 +72,6 @@ class Entry:
         self.meter.cpu_seconds = session.usage.cpu_seconds or 0.0
         self.last_active = max(now, session.last_active.timestamp())
         self.ready.set()
-
-    def journal(self, folder: SessionFolder) -> Journal:
-        """The calls with a key; read when it is first asked for. Raises ``OSError``."""
-        if self._journal is None:
-            self._journal = Journal(folder.journal_path)
-        return self._journal
 
     def note(self, note: CallNote) -> None:
         """A call has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from ghcoord.model.codec import stamp
 from ghcoord.model.limits import Limits
 from ghcoord.model.session import CallNote, Checkpoint, Session, SessionStatus, Usage
 from ghcoord.model.task import TaskResult
-from ghcoord.model.tool import Tool
+from ghcoord.model.tool import Tool, json_problem
 
 if TYPE_CHECKING:
     from ghcoord.execution.checkpoints.checkpoints import Checkpoints
@@ -197,6 +198,8 @@ class LocalSessions(ABC):
         if timeout is not None and not 0 < timeout <= MAX_TIMEOUT:
             raise UsageError(f"the timeout must be more than 0 and at most {MAX_TIMEOUT:.0f} seconds")
         name = call_name(key, sequence)
+        if name is not None and (problem := json_problem(args, "args")):
+            raise UsageError(f"a call with a key takes JSON only: {problem}")
         digest = "" if name is None else content_of(tool, args)
         task_id = f"call-{new_op_id(self._runtime.randbits)[:16]}"
         call = LocalCall(
@@ -207,6 +210,10 @@ class LocalSessions(ABC):
             if name is None:
                 return self._run(chosen, args, call)
             return self._once(name, digest, call, lambda: self._run(chosen, args, call))
+
+    def tools(self) -> builtins.list[Tool]:
+        """What can be called, by name."""
+        return [self._tools[name] for name in sorted(self._tools)]
 
     def tool(self, name: str) -> Tool:
         """The tool called ``name``. Raises ``UsageError`` naming those there are."""
@@ -236,7 +243,8 @@ class LocalSessions(ABC):
         while True:
             with self._lock:
                 entry = self._entries.get(session_id)
-                if entry is None or entry.folder is not folder:
+                journal = None if entry is None or entry.folder is not folder else entry.journal
+                if entry is None or journal is None:
                     raise SandboxError(f"the session {session_id} was closed")
                 other = entry.under_way.get(name)
                 if other is None:
@@ -246,8 +254,6 @@ class LocalSessions(ABC):
                 if call.cancelled():
                     return TaskResult(success=False, error="cancelled", completed_at=stamp(self.hub.now().timestamp()))
         try:
-            with self._lock:
-                journal = entry.journal(folder)
             first = journal.find(name, digest)
             if first is not None:
                 return first

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ghcoord.errors import GhcoordError
 from ghcoord.execution.session.entry import Entry
 from ghcoord.execution.session.folder import SessionFolder
-from ghcoord.model.session import Checkpoint
+from ghcoord.model.session import Checkpoint, SessionState
 
 if TYPE_CHECKING:
     from ghcoord.execution.session.pool import SessionPool
@@ -49,14 +49,13 @@ class Parking:
         with self._lock:
             self._over = True
             saved = dict(self._saved)
+        wanted = {**saved, **unopened}
         try:
-            parked = {**saved, **unopened}
-            if parked:
-                pool.hub.sessions.park(pool.worker_id, parked)
+            left = pool.hub.sessions.park(pool.worker_id, wanted) if wanted else {}
         except GhcoordError as error:
             pool.log("warn", f"sessions could not be parked, they stay with this worker: {error.message}")
             return set()
-        return set(saved)
+        return {one for one, state in left.items() if one in saved and state is SessionState.PARKED}
 
     def _save(self, entry: Entry) -> None:
         """Save one session unless its latest checkpoint has everything; note it when the hub can restore it."""

@@ -94,12 +94,12 @@ class SessionPool(Entering):
         with self._lock:
             self._placed = {**self._placed, **back}
             self._resting = {one: epoch for one, epoch in back.items() if one not in self._entries}
-            gone = [one for one in gone if one not in self._entries]
+            aside = [self._set_aside(one) for one in gone if one not in self._entries]
         if back:
             self.log("info", f"{len(back)} sessions go on with the files that are here")
-        for session_id in gone:
-            self.log("info", f"session {session_id}: it is elsewhere or over, its files here are removed")
-            self._discard(session_id)
+        if gone:
+            self.log("info", f"{len(gone)} sessions are elsewhere or over: their files here are removed")
+        self._remove_later(aside)
         return True
 
     def follow(self, placed: Mapping[str, int], revision: int | None = None) -> None:
@@ -107,7 +107,7 @@ class SessionPool(Entering):
 
         ``revision`` is that of the answer: what was placed here since is not in it.
         """
-        gone: list[str] = []
+        aside: list[Path | None] = []
         cancel: list[Callable[[], None]] = []
         idle: list[Entry] = []
         with self._lock:
@@ -115,7 +115,8 @@ class SessionPool(Entering):
             for session_id, epoch in list(self._resting.items()):
                 if placed.get(session_id) != epoch:
                     del self._resting[session_id]
-                    gone.append(session_id)
+                    if session_id not in self._entries:
+                        aside.append(self._set_aside(session_id))
             for session_id in [one for one, report in self._lost.items() if placed.get(one) != report.epoch]:
                 del self._lost[session_id]
             for entry in self._entries.values():
@@ -132,11 +133,7 @@ class SessionPool(Entering):
             stop()
         for entry in idle:
             self._put_away(entry)
-        for session_id in gone:
-            with self._lock:
-                if session_id in self._entries:
-                    continue
-            self._discard(session_id)
+        self._remove_later(aside)
 
     def dropped(self, session_id: str, why: str) -> None:
         """The session's present files are over: its calls are stopped, and the files removed when these have ended."""
@@ -150,34 +147,38 @@ class SessionPool(Entering):
             else:
                 entry, cancel = None, []
             idle = entry is not None and not entry.running
+            aside = self._set_aside(session_id) if resting and session_id not in self._entries else None
         for stop in cancel:
             stop()
         if entry is not None and idle:
             self._put_away(entry)
-        elif resting and entry is None:
-            self._discard(session_id)
+        self._remove_later([aside])
 
     def _put_away(self, entry: Entry) -> None:
         """Its last call has ended: remove its files."""
         folder = entry.folder
         if folder is not None:
             folder.close()
-        self._discard(entry.id)
+        self._remove_later([self._set_aside(entry.id)])
         with self._lock:
             if self._entries.get(entry.id) is entry:
                 del self._entries[entry.id]
         entry.closed.set()
         self.log("info", f"session {entry.id}: closed, {entry.closing}")
 
-    def _discard(self, session_id: str) -> None:
-        """Take files out of the way at once and remove them in a thread of its own."""
+    def _set_aside(self, session_id: str) -> Path | None:
+        """Take files out of the way; what :meth:`_remove_later` is to be told."""
         try:
-            gone = self.home.set_aside(session_id)
+            return self.home.set_aside(session_id)
         except (OSError, GhcoordError) as error:
             self.log("warn", f"the files of session {session_id} could not be removed: {error}")
-            return
-        if gone is not None:
-            self._runtime.spawn(partial(self._remove, gone), "ghcoord-remove")
+            return None
+
+    def _remove_later(self, aside: Sequence[Path | None]) -> None:
+        """Remove what was set aside, in threads of their own."""
+        for gone in aside:
+            if gone is not None:
+                self._runtime.spawn(partial(self._remove, gone), "ghcoord-remove")
 
     def _remove(self, gone: Path) -> None:
         """Remove what was set aside; an interpreter that notices only now that its folder is gone may still write."""

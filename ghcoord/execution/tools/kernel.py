@@ -36,18 +36,11 @@ READS = 32
 class Kernel:
     """One interpreter: a thread that listens, one that passes output on, and the main one, which runs the code."""
 
-    def __init__(self) -> None:
-        self.line = socket.socket(fileno=os.dup(0))
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
-        self.pipes: dict[int, str] = {}
-        for number, name in ((1, "stdout"), (2, "stderr")):
-            ours, theirs = os.pipe()
-            os.set_blocking(ours, False)
-            os.dup2(theirs, number)
-            os.close(theirs)
-            self.pipes[ours] = name
+    def __init__(self, line: socket.socket, pipes: dict[int, str], errors: int) -> None:
+        """``line`` brings calls, ``pipes`` what they print, by stream; tracebacks go to ``errors``."""
+        self.line = line
+        self.pipes = pipes
+        self.errors = errors
         self.sending = threading.RLock()
         self.arrived = threading.Condition()
         self.waiting: dict[str, str] | None = None
@@ -57,7 +50,6 @@ class Kernel:
         self.count = 0
         self.pid = os.getpid()
         self.main = threading.get_ident()
-        signal.signal(signal.SIGINT, self.interrupt)
 
     def interrupt(self, number: int, frame: object) -> None:
         """Stop the code that runs; nothing else."""
@@ -146,7 +138,7 @@ class Kernel:
                 text = "".join(told.format())
             except BaseException:
                 text = type(failure).__name__ + "\n"
-            os.write(2, text.encode(errors="replace"))
+            os.write(self.errors, text.encode(errors="replace"))
         self.running = False
         for stream in (sys.stdout, sys.stderr):
             try:
@@ -175,5 +167,23 @@ class Kernel:
         return repr(value)[:VALUE]
 
 
+def main() -> None:
+    """Take the descriptors over, and serve."""
+    line = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    pipes = {}
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        os.dup2(theirs, number)
+        os.close(theirs)
+        pipes[ours] = name
+    kernel = Kernel(line, pipes, 2)
+    signal.signal(signal.SIGINT, kernel.interrupt)
+    kernel.serve()
+
+
 if __name__ == "__main__":
-    Kernel().serve()
+    main()

@@ -7,19 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ghcoord.clock import Runtime
+from ghcoord.execution.environment.settings import PackageSettings
 from ghcoord.execution.process import GRACE, OUTPUT_CAP
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.model.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from ghcoord.coord.artifacts.artifacts import Artifacts
-    from ghcoord.execution.environment.settings import PackageSettings
-
-
-def _packages() -> PackageSettings:
-    from ghcoord.execution.environment.settings import PackageSettings
-
-    return PackageSettings()
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Kit:
     grace: float = GRACE
     output_cap: int = OUTPUT_CAP
     limits: Limits = DEFAULT_LIMITS
-    packages: PackageSettings = field(default_factory=_packages)
+    packages: PackageSettings = field(default_factory=PackageSettings)
     artifacts: Artifacts | None = None
     ends: list[Callable[[], None]] = field(default_factory=list)
     """What the worker calls at its end: tools that keep something running add to it."""

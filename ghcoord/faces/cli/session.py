@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from ghcoord.errors import NotFound, UsageError
+from ghcoord.errors import GhcoordError, NotFound, UsageError
 from ghcoord.faces import session_views as views
-from ghcoord.faces.cli import sessioncheckpoints, sessionfiles, sessionrun
+from ghcoord.faces.cli import sessioncheckpoints, sessionfiles, sessionrun, sessionshell
 from ghcoord.faces.cli.common import (
     RunCommand,
     confirm,
@@ -22,11 +24,13 @@ from ghcoord.faces.cli.common import (
 )
 from ghcoord.faces.cli.context import open_hub
 from ghcoord.faces.cli.output import fields, respond, say, table, to_json
-from ghcoord.faces.cli.sessionrun import Id
+from ghcoord.faces.cli.sessionrun import Id, need_session
+from ghcoord.faces.cli.transfers import busy
 from ghcoord.faces.views import iso, iso_or_none
 from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
+    from ghcoord.hub import Hub
     from ghcoord.model.session import Session, Usage
 
 app = group("Work in a sandboxed workspace on a worker, call by call.")
@@ -70,10 +74,12 @@ def create(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="SESSION:CHECKPOINT", help="Start with a checkpoint of another session."),
+        typer.Option(
+            "--from", metavar="SOURCE", help="A checkpoint to start with: SESSION:CHECKPOINT, or an exported file."
+        ),
     ] = None,
 ) -> None:
-    """Make a session on a worker that has room for one.
+    """Make a session on a worker that has room for one, and print its id.
 
     Its workspace and Python environment are made with its first call. Exits 7
     when no worker has room, or none has the sandbox that it needs.
@@ -81,11 +87,13 @@ def create(
     Example:
       ghcoord session create --limit memory_mb=512 --env PYTHONPATH=src
       ghcoord session create --id try-2 --from build:c1
+      ghcoord session create --from work.tar.zst
     """
     from ghcoord.model.limits import parse_limits
 
     variables = {name: str(value) for name, value in parse_pairs(env, "--env").items()}
-    with open_hub() as hub:
+    archive = _archive(source)
+    with open_hub() as hub, archive or nullcontext() as packed:
         session = hub.sessions.create(
             session_id,
             user_id=user_id,
@@ -97,18 +105,42 @@ def create(
             requirements={"required_capabilities": tuple(require)} if require else None,
             allow=tuple(allow or ()),
             worker=worker,
-            checkpoint=_source(source),
+            checkpoint=None if source is None or packed is not None else _source(source),
         )
+        if packed is not None:
+            session = _filled(hub, session, packed, worker)
     respond(views.session_view(session), lambda: say(session.id))
 
 
-def _source(text: str | None) -> tuple[str, str] | None:
-    if text is None:
+def _archive(source: str | None) -> BinaryIO | None:
+    """The exported checkpoint that ``--from`` names, if it names a file."""
+    if source is None or not source.endswith((".tar.zst", ".tar.gz")):
         return None
+    try:
+        return Path(source).expanduser().open("rb")
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {source!r}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {source!r}: {error.strerror or error}") from None
+
+
+def _source(text: str) -> tuple[str, str]:
     session, colon, checkpoint = text.partition(":")
     if not (session and colon and checkpoint):
-        raise UsageError(f"--from takes SESSION:CHECKPOINT, as in build:c1: got {text[:40]!r}")
+        raise UsageError(f"--from takes SESSION:CHECKPOINT or a .tar.zst or .tar.gz: got {text[:40]!r}")
     return session, checkpoint
+
+
+def _filled(hub: Hub, session: Session, packed: BinaryIO, worker: str | None) -> Session:
+    """The new session with the files of an archive, or none at all."""
+    try:
+        with busy("reading the archive"):
+            saved = hub.sessions.import_checkpoint(session.id, packed)
+        return hub.sessions.restore(session.id, saved.id, worker=worker)
+    except BaseException:
+        with suppress(GhcoordError):
+            hub.sessions.destroy(session.id)
+        raise
 
 
 @verb(app, "list")
@@ -121,18 +153,23 @@ def list_(
         typer.Option("--state", metavar="S", parser=one_of(STATES), help=f"One of {', '.join(STATES)}."),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only how many there are.")] = False,
+    limit: Annotated[int | None, number("--limit", least=0, help="The newest N.")] = None,
 ) -> None:
-    """List sessions, by id.
+    """List sessions, oldest first.
 
     Example:
-      ghcoord session list --worker w1
+      ghcoord session list --worker w1 --state active
       ghcoord session list --count
     """
+    chosen = {"worker": worker, "user": user, "workspace": workspace, "state": state}
     with open_hub() as hub:
-        found = hub.sessions.list(worker=worker, user=user, workspace=workspace, state=state)
-    if count:
-        respond({"count": len(found)}, lambda: say(len(found)))
-        return
+        if count:
+            total = hub.sessions.count(**chosen)
+            respond({"count": total}, lambda: say(total))
+            return
+        found = hub.sessions.list(**chosen)
+    if limit is not None:
+        found = found[max(0, len(found) - limit) :]
     respond(
         [views.session_view(one) for one in found],
         lambda: table(
@@ -167,9 +204,7 @@ def show(session_id: Id) -> None:
       ghcoord session show s42
     """
     with open_hub() as hub:
-        session = hub.sessions.get(session_id)
-    if session is None:
-        raise NotFound(f"there is no session {session_id[:140]!r}")
+        session = need_session(hub, session_id)
     respond(views.session_view(session), lambda: _show(session))
 
 
@@ -255,14 +290,15 @@ def destroy(
     Example:
       ghcoord session destroy s42 --yes
     """
+    wanted = list(dict.fromkeys(session_ids))
     with open_hub() as hub:
-        for session_id in session_ids:
-            if hub.sessions.get(session_id) is None:
-                raise NotFound(f"there is no session {session_id[:140]!r}")
-        confirm(f"Remove {_named(session_ids)} with all files and checkpoints?", yes)
-        for session_id in session_ids:
+        for session_id in wanted:
+            need_session(hub, session_id)
+        confirm(f"Remove {_named(wanted)} with all files and checkpoints?", yes)
+        for session_id in wanted:
             hub.sessions.destroy(session_id)
-    respond({"destroyed": session_ids}, lambda: say(f"{_named(session_ids)} destroyed"))
+    gone = [{"id": session_id, "destroyed": True} for session_id in wanted]
+    respond(gone, lambda: say(f"{_named(wanted)} destroyed"))
 
 
 def _named(ids: list[str]) -> str:
@@ -291,11 +327,11 @@ def clean(
             return
         confirm(f"Remove {_named(stale)} with all files and checkpoints?", yes)
         cleaned = hub.sessions.clean(max_age, only=stale)
-    respond({"stale": stale, "cleaned": cleaned}, lambda: say(f"{cleaned} sessions destroyed"))
+    respond({"stale": stale, "cleaned": cleaned}, lambda: say(f"{cleaned} destroyed"))
 
 
 verb(app, "exec", cls=ExecCommand)(sessionrun.exec_)
-verb(app, "shell")(sessionrun.shell)
+verb(app, "shell")(sessionshell.shell)
 verb(app, "put")(sessionfiles.put)
 verb(app, "get")(sessionfiles.get)
 verb(app, "checkpoint")(sessioncheckpoints.checkpoint)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ghcoord.errors import UsageError
+from ghcoord.errors import NotFound, UsageError
 from ghcoord.faces import session_views as views
 from ghcoord.faces.cli.common import confirm
 from ghcoord.faces.cli.context import invocation, open_hub
 from ghcoord.faces.cli.output import clean_text, note, respond, say, table
-from ghcoord.faces.cli.sessionrun import Id
+from ghcoord.faces.cli.sessionrun import Id, need_session
+from ghcoord.faces.cli.transfers import busy, guard_terminal, new_file, stdout_bytes
+from ghcoord.faces.views import iso
 from ghcoord.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ghcoord.hub import Hub
     from ghcoord.model.session import Checkpoint
 
 FORMS = ("tar.zst", "tar.gz")
-
-Checkpoints = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's id.")]
 
 
 def checkpoint(
@@ -57,7 +56,13 @@ def checkpoint(
         raise UsageError("give one of --name, --list, --delete and --export")
     if (output is None) is not (export is None):
         raise UsageError("--export and --output go together")
+    if output == "-" and invocation().json:
+        raise UsageError("--json and the archive cannot both go to standard output: name a file")
     with open_hub() as hub:
+        session = need_session(hub, session_id)
+        named = delete if delete is not None else export
+        if named is not None and session.checkpoint(named) is None:
+            raise _no_checkpoint(session_id, named)
         if list_:
             found = hub.sessions.checkpoints(session_id)
             respond([views.checkpoint_view(one, session_id) for one in found], lambda: _show(found))
@@ -66,7 +71,8 @@ def checkpoint(
         elif export is not None and output is not None:
             _export(hub, session_id, export, output, yes)
         else:
-            made = hub.sessions.checkpoint(session_id, name)
+            with busy("saving"):
+                made = hub.sessions.checkpoint(session_id, name, wait=None)
             respond(
                 views.checkpoint_view(made, session_id),
                 lambda: say(f"{made.id}: {made.files} files, {format_size(made.size)}{_where(made)}"),
@@ -83,7 +89,7 @@ def _show(found: Sequence[Checkpoint]) -> None:
         [
             (
                 one.id,
-                views.iso(one.created_at)[:19],
+                iso(one.created_at)[:19],
                 one.files,
                 format_size(one.size),
                 len(one.modified),
@@ -107,33 +113,34 @@ def _delete(hub: Hub, session_id: str, checkpoint_id: str, yes: bool) -> None:
 
 def _export(hub: Hub, session_id: str, checkpoint_id: str, output: str, yes: bool) -> None:
     if output == "-":
-        hub.sessions.export_checkpoint(session_id, checkpoint_id, sys.stdout.buffer, "tar.zst")
-        sys.stdout.buffer.flush()
+        guard_terminal(yes)
+        out = stdout_bytes()
+        hub.sessions.export_checkpoint(session_id, checkpoint_id, out, FORMS[0])
+        out.flush()
         return
     form = next((form for form in FORMS if output.endswith(f".{form}")), None)
     if form is None:
         raise UsageError(f"--output must end in .tar.zst or .tar.gz, which says how it is packed: got {output[-40:]!r}")
-    if Path(output).exists():
-        confirm(f"Replace {output}?", yes)
-    with _complete(Path(output)) as file:
+    target = Path(output).expanduser()
+    there = os.path.lexists(target)
+    if there:
+        confirm(f"{output} exists. Replace it?", yes)
+    with new_file(target, replace=there) as file, busy("exporting"):
         hub.sessions.export_checkpoint(session_id, checkpoint_id, file, form)
-    size = Path(output).stat().st_size
+    size = target.stat().st_size
     view = {"id": checkpoint_id, "session_id": session_id, "output": output, "size": size}
     respond(view, lambda: say(f"{output}: {format_size(size)}"))
 
 
-@contextmanager
-def _complete(path: Path) -> Iterator[BinaryIO]:
-    """A file that has its name once it is complete."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+def _no_checkpoint(session_id: str, checkpoint_id: str | None) -> NotFound:
+    if checkpoint_id is None:
+        return NotFound(
+            f"the session {session_id} has no checkpoint: 'ghcoord session checkpoint {session_id}' makes one"
+        )
+    return NotFound(
+        f"the session {session_id} has no checkpoint {checkpoint_id[:64]!r}: "
+        f"see 'ghcoord session checkpoint {session_id} --list'"
+    )
 
 
 def restore(
@@ -155,14 +162,17 @@ def restore(
       ghcoord session restore s42 --as s42-again
     """
     with open_hub() as hub:
+        session = need_session(hub, session_id)
+        if not session.checkpoints or (checkpoint_id is not None and session.checkpoint(checkpoint_id) is None):
+            raise _no_checkpoint(session_id, checkpoint_id)
         if new_id is None:
             what = f"checkpoint {checkpoint_id}" if checkpoint_id else "its latest checkpoint"
             confirm(f"Replace the files of session {session_id} by {what}?", yes)
         session = hub.sessions.restore(session_id, checkpoint_id, new_id=new_id, worker=worker)
-    where = f" on {session.worker_id}" if session.worker_id else ""
+    where = f"on {session.worker_id}" if session.worker_id else "once a worker has room"
     respond(
         views.session_view(session),
-        lambda: say(f"session {session.id} starts{where} from {session.restore_from} with its next call"),
+        lambda: say(f"session {session.id} starts {where} from {session.restore_from} with its next call"),
     )
 
 
@@ -180,7 +190,10 @@ def diff(
       ghcoord session diff s42 c1 c2 --text
     """
     with open_hub() as hub:
-        found = hub.sessions.diff(session_id, a, b, text=text)
+        saved = need_session(hub, session_id).checkpoints
+        if a is None and not saved:
+            raise _no_checkpoint(session_id, None)
+        found = hub.sessions.diff(session_id, saved[-1].id if a is None else a, b, text=text, wait=None)
     view: dict[str, Any] = {"id": session_id, **found.model_dump(mode="json")}
     respond(view, lambda: _show_diff(view))
     if exit_code and not found.empty:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import sys
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from ghcoord.errors import Corrupt, GhcoordError, TaskFailed, UsageError
-from ghcoord.faces.cli.context import open_hub
+from ghcoord.errors import Corrupt, GhcoordError, NotFound, TaskFailed, UsageError
+from ghcoord.faces.cli.context import invocation, open_hub
 from ghcoord.faces.cli.output import note, respond, say
-from ghcoord.faces.cli.sessionrun import Id, run_call
+from ghcoord.faces.cli.sessionrun import Id, need_session, run_call
+from ghcoord.faces.cli.transfers import (
+    busy,
+    guard_terminal,
+    joined,
+    new_file,
+    print_content,
+    progress,
+    stdin_bytes,
+    stdout_bytes,
+)
 from ghcoord.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from ghcoord.hub import Hub
+    from ghcoord.model.artifact import Artifact
 
 DIRECT = 256 * 1024
 """Bytes that travel in the call itself; larger files go by way of an artifact, which is removed afterwards."""
@@ -29,37 +39,55 @@ DIRECT = 256 * 1024
 DIRECT_BACK = 45_000
 """Bytes that come back in a result, whose texts are cut at 64 KB, a third of it base64's."""
 
+CARRIED = 3600.0
+"""Seconds after which an artifact that carries a file goes, should nobody remove it before."""
+
 
 def put(
     session_id: Id,
     local: Annotated[str, typer.Argument(metavar="LOCAL", help="A file of yours; '-' reads standard input.")],
-    remote: Annotated[str, typer.Argument(metavar="REMOTE", help="Its path in the session's workspace.")],
-    mode: Annotated[str | None, typer.Option("--mode", metavar="OCTAL", help="Its permissions, e.g. 755.")] = None,
+    remote: Annotated[
+        str, typer.Argument(metavar="REMOTE", help="Its path in the workspace, or a folder/; default: its name.")
+    ] = "",
+    mode: Annotated[
+        str | None, typer.Option("--mode", metavar="OCTAL", help="Its permissions; default 755 for programs, else 644.")
+    ] = None,
 ) -> None:
-    """Copy a file into a session's workspace, of any size.
+    """Copy a file into a session's workspace.
 
-    It is there whole or not at all. Folders above it are made.
+    It is there whole or not at all, and takes the place of one that was there.
+    Folders above it are made. Up to 100 MiB, or what artifacts.max_mb says.
 
     Example:
       ghcoord session put s42 ./data.csv input/data.csv
     """
     permissions = _mode(mode)
+    target = _remote(local, remote)
     with _opened(local) as source, open_hub() as hub:
+        need_session(hub, session_id)
+        if permissions is None and local != "-" and os.fstat(source.fileno()).st_mode & 0o100:
+            permissions = 0o755
         head = source.read(DIRECT + 1)
         if len(head) <= DIRECT:
-            args: dict[str, Any] = {
-                "path": remote,
-                "contents": base64.b64encode(head).decode(),
-                "encoding": "base64",
-            }
-            if permissions is not None:
-                args["mode"] = permissions
-            data = _call(hub, session_id, "fs.write", args)
+            sent = {"path": target, "contents": base64.b64encode(head).decode(), "encoding": "base64"}
+            data = _call(hub, session_id, "fs.write", {**sent, **_permissions(permissions)})
             size = int(data["bytes_written"])
         else:
-            size = _put_large(hub, session_id, _Chained(head, source), remote, permissions)
-    view = {"id": session_id, "path": remote, "size": size}
-    respond(view, lambda: say(f"{remote}: {format_size(size)}"))
+            whole = joined(head, source) if local == "-" else Path(local).expanduser()
+            size = _put_large(hub, session_id, whole, target, permissions)
+    view = {"id": session_id, "path": target, "size": size}
+    respond(view, lambda: say(f"{target}: {format_size(size)}"))
+
+
+def _remote(local: str, remote: str) -> str:
+    """The path in the workspace, checked as the worker will do; a folder gets the file's own name."""
+    from ghcoord.execution.files.paths import workspace_path
+
+    if remote in ("", ".") or remote.endswith("/"):
+        if local == "-":
+            raise UsageError("standard input has no name: give its path in the workspace")
+        remote += f"/{Path(local).name}" if remote == "." else Path(local).name
+    return workspace_path(remote)
 
 
 def _mode(text: str | None) -> int | None:
@@ -74,126 +102,139 @@ def _mode(text: str | None) -> int | None:
     return value
 
 
+def _permissions(mode: int | None) -> dict[str, int]:
+    return {} if mode is None else {"mode": mode}
+
+
 @contextmanager
 def _opened(local: str) -> Iterator[BinaryIO]:
     if local == "-":
-        yield sys.stdin.buffer
+        yield stdin_bytes()
         return
     path = Path(local).expanduser()
     if path.is_dir():
-        raise UsageError(f"{local} is a folder: pack it, put the archive, and unpack it with 'session exec ID -- tar'")
+        raise UsageError(
+            f"{local} is a folder: 'tar c {local} | ghcoord session put ID - a.tar', "
+            "then 'ghcoord session exec ID tar xf a.tar'"
+        )
     try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise UsageError(f"cannot read {local}: {error.strerror}") from None
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {local!r}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {local!r}: {getattr(error, 'strerror', None) or error}") from None
+    with file:
+        yield file
 
 
-class _Chained:
-    """What was read already, then the rest."""
-
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self._head = head
-        self._rest = rest
-
-    def read(self, size: int = -1) -> bytes:
-        if self._head:
-            head = self._head if size < 0 else self._head[:size]
-            self._head = self._head[len(head) :]
-            return head + self._rest.read() if size < 0 else head
-        return self._rest.read(size)
-
-
-def _put_large(hub: Hub, session_id: str, source: _Chained, remote: str, mode: int | None) -> int:
-    name = remote.rpartition("/")[2] or "file"
-    artifact = hub.artifacts.put(name, source, session_id=session_id, retention=3600.0)
+def _put_large(hub: Hub, session_id: str, source: BinaryIO | Path, remote: str, mode: int | None) -> int:
+    size = source.stat().st_size if isinstance(source, Path) else None
+    with progress(size, "storing") as tell:
+        artifact = hub.artifacts.put(
+            remote.rpartition("/")[2][:60],
+            source,
+            session_id=session_id,
+            retention=hub.artifacts.at_most(CARRIED),
+            tell=tell,
+        )
     try:
-        _call(hub, session_id, "artifact.get", {"id": artifact.id, "path": remote})
-        if mode is not None:
-            _call(hub, session_id, "exec", {"argv": ["chmod", f"{mode:o}", "--", remote]})
+        with busy("the worker fetches it", artifact.size):
+            _call(hub, session_id, "artifact.get", {"id": artifact.id, "path": remote})
+            if mode is not None:
+                _call(hub, session_id, "fs.write", {"path": remote, "contents": "", "append": True, "mode": mode})
     finally:
         _forget(hub, artifact.id)
     return artifact.size
 
 
 def _forget(hub: Hub, artifact_id: str) -> None:
-    """Remove what only carried the file; if that fails, its retention of an hour does."""
+    """Remove what only carried the file; if that fails, its retention does."""
     try:
         hub.artifacts.delete(artifact_id)
     except GhcoordError as error:
-        note(f"the artifact {artifact_id} that carried the file stays for an hour: {error.message}")
+        note(f"the artifact {artifact_id}, which carried the file, stays for a while: {error.message}")
 
 
 def get(
     session_id: Id,
     remote: Annotated[str, typer.Argument(metavar="REMOTE", help="A file's path in the session's workspace.")],
-    local: Annotated[str, typer.Argument(metavar="LOCAL", help="Where to; '-' writes to standard output.")] = "",
+    local: Annotated[
+        str, typer.Argument(metavar="LOCAL", help="A file or folder; '-' writes to standard output.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Copy a file out of a session's workspace, of any size.
+    """Copy a file out of a session's workspace, here under its own name unless LOCAL says more.
 
-    Without LOCAL into the present folder, under its own name. Refuses to
-    replace a file without --force.
+    Refuses to replace a file without --force. Up to 100 MiB, or what
+    artifacts.max_mb says.
 
     Example:
       ghcoord session get s42 out/result.json
       ghcoord session get s42 out/plot.png plot.png --force
     """
-    target = local or remote.rpartition("/")[2] or "file"
-    if target != "-" and Path(target).is_dir():
-        target = str(Path(target) / (remote.rpartition("/")[2] or "file"))
-    if target != "-" and not force and Path(target).exists():
-        raise UsageError(f"{target} is there already: --force replaces it")
+    from ghcoord.execution.files.paths import workspace_path
+
+    remote = workspace_path(remote)
+    if local == "-" and invocation().json:
+        raise UsageError("--json and the file cannot both go to standard output: name a file")
+    target = None if local == "-" else _local(local, remote.rpartition("/")[2], force)
     with open_hub() as hub:
+        need_session(hub, session_id)
         data = _call(hub, session_id, "fs.read", {"path": remote, "encoding": "base64", "limit": DIRECT_BACK})
         content = base64.b64decode(data["contents"])
         size = int(data["size"])
-        with _target(target) as out:
-            if size <= len(content):
-                out.write(content)
-            else:
-                size = _get_large(hub, session_id, remote, out)
-    if target != "-":
-        view = {"id": session_id, "path": remote, "local": target, "size": size}
+        if target is None and size <= len(content):
+            print_content(content, force)
+        elif target is None:
+            guard_terminal(force)
+            size = _get_large(hub, session_id, remote, size, stdout_bytes())
+        else:
+            with new_file(target, replace=force) as out:
+                if size <= len(content):
+                    out.write(content)
+                else:
+                    size = _get_large(hub, session_id, remote, size, out)
+    if target is not None:
+        view = {"id": session_id, "path": remote, "local": str(target), "size": size}
         respond(view, lambda: say(f"{target}: {format_size(size)}"))
 
 
-@contextmanager
-def _target(target: str) -> Iterator[BinaryIO]:
-    """The file, which appears when it is complete, or standard output."""
-    if target == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    path = Path(target)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+def _local(local: str, name: str, force: bool) -> Path:
+    """The file to write; a folder gets one of ``name``, which is one part of a path. Raises ``UsageError``."""
+    path = Path(local).expanduser() if local else Path(name)
+    if local and (path.is_dir() or local.endswith("/")):
+        path /= name
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {str(path.parent)!r}")
+    if os.path.lexists(path) and not force:
+        raise UsageError(f"{path} is there already: --force replaces it")
+    return path
 
 
-def _get_large(hub: Hub, session_id: str, remote: str, out: BinaryIO) -> int:
-    data = _call(hub, session_id, "artifact.put", {"path": remote})
+def _get_large(hub: Hub, session_id: str, remote: str, size: int, out: BinaryIO) -> int:
+    with busy("the worker stores it", size):
+        data = _call(hub, session_id, "artifact.put", {"path": remote})
     artifact_id = str(data["artifact"]["id"])
     try:
         artifact = hub.artifacts.get(artifact_id)
         if artifact is None:
             raise Corrupt(f"the artifact {artifact_id}, which carried the file, is gone")
-        digest, size = hashlib.sha256(), 0
-        for chunk in hub.artifacts.open(artifact_id):
-            digest.update(chunk)
-            size += len(chunk)
-            out.write(chunk)
-        if digest.hexdigest() != artifact.sha256:
-            raise Corrupt(f"{remote} arrived damaged: try again")
-        return size
+        with progress(artifact.size, "fetching") as tell:
+            _copy(hub, artifact, out, tell)
+        return artifact.size
     finally:
         _forget(hub, artifact_id)
+
+
+def _copy(hub: Hub, artifact: Artifact, out: BinaryIO, tell: Callable[[int], None]) -> None:
+    done = 0
+    for piece in hub.artifacts.open(artifact.id):
+        out.write(piece)
+        done += len(piece)
+        tell(done)
+    out.flush()
 
 
 def _call(hub: Hub, session_id: str, tool: str, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,24 +1,26 @@
-"""Calls in a session: a command, or a Python prompt."""
+"""Calls in a session, and a command as the most usual one."""
 
 from __future__ import annotations
 
-import codeop
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated, Any, Never
 
 import typer
 
-from ghcoord.errors import GhcoordError, NotFound, SessionLost, UsageError, WaitTimeout
+from ghcoord.errors import GhcoordError, NotFound, SessionLost, TaskFailed, UsageError
 from ghcoord.faces.cli.common import duration, parse_pairs
 from ghcoord.faces.cli.context import invocation, open_hub
 from ghcoord.faces.cli.output import clean_text, emit, note
 from ghcoord.faces.cli.taskwait import await_all
+from ghcoord.faces.cli.transfers import stdin_bytes
 from ghcoord.faces.views import result_view
 
 if TYPE_CHECKING:
     from ghcoord.hub import Hub
+    from ghcoord.model.session import Session
     from ghcoord.model.task import Task, TaskResult
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
@@ -27,11 +29,35 @@ CallTimeout = Annotated[
     float | None, duration("--timeout", help="The call is ended after this time; exits 8.", show_default=False)
 ]
 
-WAIT = 3600.0
-"""Seconds that a command waits for its call where nothing limits that: a call's own timeout ends it before."""
+WAIT = 30 * 86400.0
+"""Seconds that a command waits for its call besides the call's own timeout: for a slot, or for ever, in effect."""
+
+CANCELLED_WITHIN = 10.0
+"""Seconds for which an interrupted call is given time to end: its worker sees that with its next tick."""
 
 MAX_STDIN = 600_000
 """Bytes of standard input that go along with a call: its record takes 1 MB."""
+
+
+def need_session(hub: Hub, session_id: str) -> Session:
+    """The session; raises ``NotFound``."""
+    session = hub.sessions.get(session_id)
+    if session is None:
+        raise no_session(session_id)
+    return session
+
+
+def no_session(session_id: str) -> NotFound:
+    """The error for a session that is not there."""
+    return NotFound(f"there is no session {session_id[:128]!r}: see 'ghcoord session list'")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended a call. ``result`` is what it gave until then, where that is known."""
+
+    def __init__(self, result: TaskResult | None) -> None:
+        super().__init__()
+        self.result = result
 
 
 def run_call(
@@ -44,26 +70,50 @@ def run_call(
     key: str | None = None,
     started: Callable[[Task], None] = lambda task: None,
 ) -> tuple[Task, TaskResult]:
-    """Call ``tool`` in the session and wait for it; an interrupt cancels it.
+    """Call ``tool`` in the session and wait for it; SIGINT and SIGTERM cancel it and raise ``Interrupted``.
 
-    Raises ``NotFound``, ``SessionLost`` and what the call's record says where it ended without any result.
+    Raises ``NotFound``, ``SessionLost``, ``NoCapacity``, and ``TaskFailed`` where the call ended without any result.
     """
     task = hub.sessions.submit_call(session_id, tool, args, timeout=timeout, key=key)
     try:
-        started(task)
-        ended = await_all(hub, [task], WAIT if timeout is None else timeout + WAIT)[0]
-    except (KeyboardInterrupt, WaitTimeout):
-        with suppress(GhcoordError):
-            hub.tasks.cancel(task.id, reason="interrupted")
-        raise
-    if ended.result is None:
-        session = hub.sessions.get(session_id)
-        if session is None:
-            raise NotFound(f"the session {session_id[:140]!r} was destroyed")
-        if session.state == "lost":
-            raise SessionLost(f"session {session_id} is lost: {session.lost_because}", session_id)
-        raise UsageError(f"the call {ended.id} is {ended.state}: {ended.cancel_reason or 'it did not run'}")
-    return ended, ended.result
+        with _terminated_as_interrupted():
+            started(task)
+            ended = await_all(hub, [task], WAIT if timeout is None else timeout + WAIT)[0]
+    except KeyboardInterrupt:
+        raise Interrupted(_cancel(hub, task.id)) from None
+    return ended, ended.result if ended.result is not None else _without_result(hub, session_id, ended)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which ends jobs of CI, do what Ctrl-C does; only where this is the main thread."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _cancel(hub: Hub, task_id: str) -> TaskResult | None:
+    """End a call; what it gave until then, if it ends soon. A second Ctrl-C does not wait for that."""
+    with suppress(GhcoordError, KeyboardInterrupt):
+        hub.tasks.cancel(task_id, reason="interrupted")
+        return hub.tasks.wait_many([task_id], CANCELLED_WITHIN)[task_id].result
+    return None
+
+
+def _without_result(hub: Hub, session_id: str, ended: Task) -> Never:
+    """Raise what became of a call that has none."""
+    session = hub.sessions.get(session_id)
+    if session is None:
+        raise NotFound(f"the session {session_id[:128]!r} was destroyed before the call had ended")
+    if session.state == "lost":
+        raise SessionLost(f"the session {session_id} was lost: {session.lost_because}", session_id)
+    raise TaskFailed(f"the call {ended.id} is {ended.state}: {ended.cancel_reason or 'it did not run'}")
 
 
 def exec_(
@@ -83,18 +133,20 @@ def exec_(
     """Run a command in a session and exit with its exit code.
 
     Its output and its errors come apart when it has ended; with --follow
-    together while it runs. Exits 8 when it was ended, 7 when it could not be
-    started or the session is lost.
+    together while it runs. A program that is not there exits 127. Exits 8 when
+    a limit or its timeout ended it, 7 when the session is lost or no worker
+    has room for it. Ctrl-C and SIGTERM end the command too.
 
     Example:
       ghcoord session exec s42 -- python -m pytest -q
       ghcoord session exec s42 --timeout 5m --follow -- make
+      echo 'to be or not' | ghcoord session exec s42 --stdin wc -w
     """
-    args: dict[str, Any] = {"argv": command}
+    args: dict[str, Any] = {"argv": [_text(word) for word in command]}
     if env:
         args["env"] = {name: str(value) for name, value in parse_pairs(env, "--env").items()}
     if stdin:
-        args["stdin"] = _read_stdin()
+        args["stdin"] = read_stdin()
     with open_hub() as hub:
         follower = _Printer(hub) if follow and not invocation().json else None
         task, result = run_call(
@@ -113,9 +165,17 @@ def exec_(
             print_streams(result)
         if result.truncated:
             note(f"the output was cut: 'ghcoord task logs {task.id}' has the rest")
-        if result.error and result.exit_code is None:
+        if result.error and not result.exit_code:
             note(f"error: {result.error}")
     raise typer.Exit(exit_code_of(result))
+
+
+def _text(word: str) -> str:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{word[:40]!r} is not UTF-8 text: bring other bytes along with 'session put'") from None
+    return word
 
 
 class _Printer:
@@ -146,94 +206,12 @@ def print_streams(result: TaskResult) -> None:
             print(clean_text(text), end="" if text.endswith("\n") else "\n", file=stream, flush=True)
 
 
-def _read_stdin() -> str:
-    data = sys.stdin.read(MAX_STDIN + 1)
-    if len(data.encode(errors="replace")) > MAX_STDIN:
-        raise UsageError("standard input has over 600 KB: 'ghcoord session put' brings a file of any size")
-    return data
-
-
-# -- the prompt
-
-
-def shell(
-    session_id: Id,
-    timeout: CallTimeout = None,
-) -> None:
-    """Open a Python prompt in a session.
-
-    The interpreter runs in the session's sandbox and keeps its state from line
-    to line. Ctrl-C stops what runs, Ctrl-D ends the prompt. Without a terminal
-    it reads a program from standard input, block by block, and exits 8 at the
-    first that fails.
-
-    Example:
-      ghcoord session shell s42
-      echo 'import sys; print(sys.version)' | ghcoord session shell s42
-    """
-    interactive = sys.stdin.isatty()
-    with open_hub() as hub:
-        if hub.sessions.get(session_id) is None:
-            raise NotFound(f"there is no session {session_id[:140]!r}")
-        if interactive:
-            with suppress(ImportError):
-                import readline  # noqa: F401 - line editing for input()
-            note(f"Python in session {session_id}; Ctrl-D leaves")
-        for code in _blocks(interactive):
-            if not _evaluate(hub, session_id, code, timeout, interactive) and not interactive:
-                raise typer.Exit(8)
-
-
-def _blocks(interactive: bool) -> Iterator[str]:
-    """Complete statements, as Python's own prompt takes them."""
-    lines: list[str] = []
-    while True:
-        try:
-            line = input("... " if lines else ">>> ") if interactive else _next_line()
-        except EOFError:
-            if lines:
-                yield "\n".join(lines) + "\n"
-            if interactive:
-                print(file=sys.stderr)
-            return
-        except KeyboardInterrupt:
-            print("\nKeyboardInterrupt", file=sys.stderr)
-            lines = []
-            continue
-        lines.append(line)
-        source = "\n".join(lines)
-        if not interactive and line[:1] in (" ", "\t", "#", ""):
-            continue
-        try:
-            complete = codeop.compile_command(source) is not None
-        except (SyntaxError, ValueError, OverflowError):
-            complete = True
-        if complete or (interactive and not line):
-            if source.strip():
-                yield source + "\n"
-            lines = []
-
-
-def _next_line() -> str:
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.rstrip("\n")
-
-
-def _evaluate(hub: Hub, session_id: str, code: str, timeout: float | None, interactive: bool) -> bool:
-    """Run one block; whether it went well."""
+def read_stdin() -> str:
+    """Standard input as text. Raises ``UsageError`` for more than a call takes, and for what is no text."""
+    data = stdin_bytes().read(MAX_STDIN + 1)
+    if len(data) > MAX_STDIN:
+        raise UsageError("standard input has over 600 KB: 'ghcoord session put' brings larger files")
     try:
-        _, result = run_call(hub, session_id, "python.prompt", {"code": code}, timeout=timeout)
-    except KeyboardInterrupt:
-        if not interactive:
-            raise
-        print("KeyboardInterrupt", file=sys.stderr)
-        return False
-    print_streams(result)
-    value = result.data.get("value")
-    if value is not None:
-        print(clean_text(str(value)), flush=True)
-    if not result.success and not result.data.get("stderr"):
-        note(f"error: {result.error}")
-    return result.success
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UsageError("standard input is not UTF-8 text: 'ghcoord session put' brings any file") from None

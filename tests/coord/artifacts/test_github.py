@@ -73,7 +73,9 @@ def test_a_large_binary_costs_two_commits(tmp_path: Path) -> None:
     assert noise(SIZE, 1) == b"".join(opened(at).artifacts.open(first.id))
 
 
-@pytest.mark.parametrize("mode", ["branch", "custom", "refs", "rest"])
+@pytest.mark.parametrize(
+    "mode", ["branch", "rest", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("custom", "refs"))]
+)
 def test_every_way_of_writing(tmp_path: Path, mode: str) -> None:
     """Binary and text, small and in chunks, with line ends and bytes that text would not survive."""
     at = twin_hub(tmp_path, mode)

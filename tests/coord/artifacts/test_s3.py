@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -20,9 +21,6 @@ from ghcoord.coord.layout import FILES
 from ghcoord.errors import Corrupt, Denied, NotFound, Throttled, TooLarge, Unavailable, UsageError
 from ghcoord.hub import Hub
 from tests.coord.world import World
-
-boto3 = pytest.importorskip("boto3", reason="the extra s3 is not installed")
-server = pytest.importorskip("moto.server", reason="moto, of the extra test, is not installed")
 
 KEY = "AKIATESTTESTTESTTEST"
 SECRET = "not-a-secret-but-looked-for"
@@ -43,6 +41,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """A bucket called ``bucket`` at a server on this machine."""
+    server = pytest.importorskip("moto.server", reason="moto, of the extra test, is not installed")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     url = "http://{}:{}".format(*running.get_host_and_port())
@@ -52,7 +51,7 @@ def endpoint() -> Iterator[str]:
 
 
 def client(url: str) -> Any:
-    return boto3.client(
+    return import_module("boto3").client(
         "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y"
     )
 
@@ -67,6 +66,7 @@ def keys(url: str) -> list[str]:
     return [one["Key"] for one in client(url).list_objects_v2(Bucket="bucket").get("Contents", [])]
 
 
+@pytest.mark.slow
 def test_a_bucket_holds_the_contents(world: World, endpoint: str) -> None:
     """Small at once, large in parts; the hub has records only; deleting removes the object."""
     hub = in_bucket(world, endpoint)
@@ -108,6 +108,7 @@ def test_another_object_is_no_content(world: World, endpoint: str) -> None:
     assert hub.artifacts.delete(made.id)
 
 
+@pytest.mark.slow
 def test_credentials_are_nowhere(world: World, endpoint: str) -> None:
     """Neither in the hub's files nor in settings nor in what objects show of themselves."""
     hub = in_bucket(world, endpoint)
@@ -119,6 +120,7 @@ def test_credentials_are_nowhere(world: World, endpoint: str) -> None:
     hub.artifacts.delete(made.id)
 
 
+@pytest.mark.slow
 def test_no_bucket_no_server(world: World, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is one error of ours, and leaves no record."""
     with pytest.raises(NotFound, match="'no-bucket' does not exist"):
@@ -226,9 +228,10 @@ def test_answers_become_our_errors(
 )
 def test_refusals_become_our_errors(world: World, code: str, status: int, expected: type[Exception]) -> None:
     """By their code, else by their status."""
-    from botocore.exceptions import ClientError
-
-    refusal = ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")
+    exceptions = pytest.importorskip("botocore.exceptions", reason="the extra s3 is not installed")
+    refusal = exceptions.ClientError(
+        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject"
+    )
     mapped = s3.S3(ArtifactSettings(bucket="b"), world.runtime)._mapped(refusal)
     assert expected is type(mapped)
     assert "'b'" in mapped.message
@@ -241,6 +244,7 @@ def test_without_boto3_the_fix_is_named(world: World, monkeypatch: pytest.Monkey
         in_bucket(world, "http://127.0.0.1:1").artifacts.put("x", b"1")
 
 
+@pytest.mark.slow
 def test_boto3_is_imported_only_where_it_is_needed() -> None:
     """Not by a hub whose artifacts lie elsewhere."""
     code = "import ghcoord, sys; ghcoord.connect('memory:').artifacts.put('x', b'1'); print('boto3' in sys.modules)"

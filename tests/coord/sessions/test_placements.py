@@ -13,7 +13,7 @@ from ghcoord.config import Settings
 from ghcoord.coord import layout
 from ghcoord.coord.layout import FLEET
 from ghcoord.errors import LeaseLost, NoCapacity, NotFound, SessionLost, UsageError, WorkerReplaced
-from ghcoord.hub import Hub
+from ghcoord.hub import Health, Hub
 from ghcoord.model.session import SessionReport, SessionState
 from ghcoord.model.task import State
 from ghcoord.model.worker import SandboxInfo
@@ -22,7 +22,7 @@ from ghcoord.store.inmemory import MemoryStore
 from ghcoord.store.local import LocalStore, create_repository
 from ghcoord.store.snapshot import Snapshot
 from tests.coord.sessions.checks import active, check_sessions, check_world, found, opened, saved, worker
-from tests.coord.world import PREFIX, World, ids, kinds
+from tests.coord.world import PREFIX, World, edited, ids, kinds
 
 ECHO = {"message": "x"}
 
@@ -81,6 +81,48 @@ def test_the_next_call_recovers_a_dead_worker(world: World, hub: Hub) -> None:
     call = hub.sessions.submit_call("s1", "echo", ECHO)
     assert [call.id] == ids(other.beat(1, adopt=1).leased)
     check_world(world)
+
+
+def test_a_call_leaves_an_offline_worker(world: World, hub: Hub) -> None:
+    """Also where nobody has recovered it: the session goes to whoever comes next, or is lost, and it says so."""
+    for name in ("kept", "bare"):
+        active(hub, worker(hub, "w1"), name)
+    save(hub, session_id="kept")
+    hub.workers.set_status("w1", "offline")
+    other = worker(hub, "w2")
+    call = hub.sessions.submit_call("kept", "echo", ECHO)
+    assert [call.id] == ids(other.beat(1, adopt=1).leased)
+    with pytest.raises(SessionLost, match="its worker w1 is gone"):
+        hub.sessions.submit_call("bare", "echo", ECHO)
+    hub.workers.recover("w1")
+    check_world(world)
+
+
+def test_an_unhealthy_worker_gets_no_session(hub: Hub) -> None:
+    """Nor does it adopt one."""
+    daemon = worker(hub)
+    made = hub.sessions.create("s1")
+    hub.sessions.park("w1", {"s1": made.epoch})
+    hub.sessions.submit_call("s1", "echo", ECHO)
+    hub.workers.heartbeat("w1", health=Health(health_status="unhealthy"))
+    with pytest.raises(NoCapacity, match="w1 is unhealthy"):
+        hub.sessions.create("s2")
+    assert {} == daemon.beat(adopt=1).sessions
+
+
+def test_a_worker_that_people_removed(world: World, hub: Hub) -> None:
+    """Its sessions are left by the next transaction; a list that they wrote is put right."""
+    active(hub, worker(hub, "w1"))
+    save(hub)
+    worker(hub, "w2")
+    files = world.files("fleet")
+    first, second = (next(path for path in files if path.endswith(f"/{name}.json")) for name in ("w1", "w2"))
+    listed = edited(files[second], session_ids=["../x", "s9", "s1", "s1"], active_sessions=4)
+    world.put("fleet", {first: None, second: listed})
+    hub.tasks.submit("echo")
+    check_world(world)
+    assert ("parked", None) == (found(hub).state, found(hub).worker_id)
+    assert (0, ()) == tuple(getattr(hub.workers.get("w2"), one) for one in ("active_sessions", "session_ids"))
 
 
 def test_sweeps_leave_no_session_behind(world: World, hub: Hub) -> None:

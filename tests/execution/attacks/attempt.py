@@ -33,9 +33,10 @@ def breach(condition=True):
 class Attempt:
     """``code`` prints BREACH when it succeeds; where there is ``seen``, only what that sees counts.
 
-    ``root`` attempts need root to succeed without a sandbox; ``ordinary`` ones
-    mean something for an ordinary user only.  ``limits`` are what it is run
-    under; ``partial`` tells that the partial driver lets it by, as its docs say.
+    ``root`` attempts need root to succeed without a sandbox.  ``limits`` are
+    what it is run under; ``terminal`` ones need the worker's terminal.
+    ``partial`` names the workers for which the partial driver lets it by, as
+    the docs say.
     """
 
     name: str
@@ -43,9 +44,8 @@ class Attempt:
     code: str
     seen: Callable[[Stage], bool] | None = None
     root: bool = False
-    ordinary: bool = False
     limits: tuple[tuple[str, int], ...] = ()
-    partial: bool = False
+    partial: tuple[str, ...] = ()
     terminal: bool = False
 
     def program(self) -> str:

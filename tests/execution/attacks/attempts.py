@@ -44,8 +44,7 @@ SECRETS = [
         "read another process's arguments",
         "secrets in /proc/PID/cmdline",
         "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
-        "    try:\n"
-        "        breach(int(pid) != os.getpid() and A['secret'].encode() in open(f'/proc/{pid}/cmdline', 'rb').read())\n"
+        "    try: breach(A['secret'].encode() in open(f'/proc/{pid}/cmdline', 'rb').read())\n"
         "    except OSError: pass",
     ),
     Attempt(
@@ -97,6 +96,18 @@ SECRETS = [
 ]
 
 WRITING = [
+    Attempt(
+        "learn of a file outside",
+        "its size, owner and times; its content is another attempt",
+        "breach(os.stat(A['secret_file']).st_size > 0)",
+        partial=("root", "ordinary"),
+    ),
+    Attempt(
+        "change the permissions of a file outside",
+        "of a file of the same user",
+        "os.chmod(A['secret_file'], 0o644); breach()",
+        partial=("ordinary",),
+    ),
     Attempt(
         "write outside",
         "a folder that anybody may write",

@@ -83,13 +83,17 @@ def desk(hub: Hub, base: Path, kit: Kit, worker: str = "w1", **options: object) 
     return Desk(hub, base / "sessions", made, kit, worker)
 
 
+def passable(folder: Path) -> None:
+    """Let the tasks' own user through to what lies in ``folder``."""
+    for each in (folder, *folder.parents):
+        if each != Path("/") and each.stat().st_uid == os.getuid():
+            each.chmod(each.stat().st_mode | 0o011)
+
+
 @pytest.fixture
 def here(hub: Hub, tmp_path: Path, kit: Kit) -> Desk:
     """The first worker's."""
-    os.chmod(tmp_path, 0o711)
-    for above in tmp_path.parents:
-        if above.owner() == tmp_path.owner() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o011)
+    passable(tmp_path)
     return desk(hub, tmp_path / "a", kit)
 
 

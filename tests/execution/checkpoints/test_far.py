@@ -11,10 +11,9 @@ from ghcoord.config import load_settings
 from ghcoord.execution.tools.kit import Kit
 from ghcoord.model.worker import SandboxInfo
 from tests.acceptance.hubs import network_hub
-from tests.execution.checkpoints.conftest import desk
+from tests.execution.checkpoints.conftest import desk, passable
 from tests.execution.checkpoints.test_checkpoints import again
 from tests.execution.checkpoints.trees import fill, tree
-
 
 SAVED = {"github": 3, "github-rest": 8, "remote-http": 10}
 """Requests of a second checkpoint: at best two commits, and a look at what is new."""
@@ -29,10 +28,7 @@ def test_the_second_checkpoint_sends_what_changed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kit: Kit
 ) -> None:
     """After one change in 100 files a checkpoint is two commits; another machine restores it in few requests."""
-    tmp_path.chmod(0o711)
-    for above in tmp_path.parents[:-1]:
-        if above.owner() == tmp_path.owner():
-            above.chmod(above.stat().st_mode | 0o011)
+    passable(tmp_path)
     with (
         network_hub(kind, tmp_path, monkeypatch) as (url, twin),
         bootstrap.connect(url, load_settings(tmp_path)) as hub,

@@ -196,7 +196,8 @@ def test_removing_what_changes_meanwhile(
     """Folders that are moved, replaced by a link or a file, or filled again end in a removed folder or a clear end."""
     for name in ("a/b/c/x", "a/d/y"):
         files.write(name, b"")
-    rmdir, once = os.rmdir, []
+    rmdir = os.rmdir
+    once: list[str] = []
 
     def first(name: str, *, dir_fd: int) -> None:
         if not once:

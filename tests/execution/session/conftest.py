@@ -11,7 +11,7 @@ import pytest
 
 import ghcoord.bootstrap as bootstrap
 from ghcoord.errors import NotFound
-from ghcoord.execution.checkpoints.checkpoints import Restored
+from ghcoord.execution.checkpoints.place import Restored
 from ghcoord.execution.session.folder import SessionFolder
 from ghcoord.execution.session.pool import SessionPool
 from ghcoord.execution.tools.kit import Kit

@@ -19,6 +19,7 @@ from ghcoord.execution.session.folder import (
     read_marker,
     write_marker,
 )
+from ghcoord.execution.workspace import remove_tree
 from ghcoord.model.codec import stamp
 from ghcoord.model.session import Session
 
@@ -140,3 +141,20 @@ def test_what_is_set_aside_is_gone_at_once(tmp_path: Path) -> None:
     assert not gone.exists()
     assert ["s2"] == again.unfinished()
     again.close()
+
+
+@pytest.mark.slow
+def test_a_tree_of_a_thousand_levels_is_removed(tmp_path: Path) -> None:
+    """Too deep for a recursion and too long for a path."""
+    (tmp_path / "deep").mkdir()
+    before = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(tmp_path / "deep")
+        for _ in range(1500):
+            os.mkdir("d" * 20)
+            os.chdir("d" * 20)
+    finally:
+        os.fchdir(before)
+        os.close(before)
+    remove_tree(tmp_path / "deep")
+    assert [] == list(tmp_path.iterdir())

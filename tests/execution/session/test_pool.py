@@ -320,6 +320,18 @@ def test_a_call_with_a_key_runs_once(hub: Hub, station: Make) -> None:
     assert "later" == got(again, "s1")
 
 
+def test_a_call_with_a_key_takes_json(hub: Hub, station: Make) -> None:
+    """What cannot be compared with a later call is refused; so is a time that is none."""
+    one = station()
+    one.pool.create("s1")
+    with pytest.raises(UsageError, match="JSON only"):
+        one.pool.call("s1", "write", {"path": Path("f"), "text": "x"}, key="k")
+    for timeout in (0, -1, float("nan"), 1e9):
+        with pytest.raises(UsageError, match="timeout"):
+            one.pool.call("s1", "read", {"path": "f"}, timeout=timeout)
+    assert ["read", "wait", "write"] == [tool.name for tool in one.pool.tools()]
+
+
 def test_the_same_call_twice_at_once_runs_once(hub: Hub, station: Make) -> None:
     """The second waits for the first and gets its result."""
     one = station()
