@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +12,9 @@ from ghcoord.errors import Denied, GhcoordError
 from ghcoord.execution.files import tree
 from ghcoord.execution.sandbox.base import Identity, prepare_workspace
 from ghcoord.ids import check_id
+
+DEEPEST = 1_000_000
+"""Folders within each other that are removed: more than a task can make before it is stopped."""
 
 _UNFINISHED = "new-"
 _KEPT = ".kept"
@@ -116,6 +118,6 @@ def remove_tree(path: Path) -> None:
     with contextlib.suppress(OSError, GhcoordError):
         above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            tree.remove(above, path.name, deepest=math.inf)
+            tree.remove(above, path.name, deepest=DEEPEST)
         finally:
             os.close(above)

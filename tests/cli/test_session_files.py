@@ -53,7 +53,7 @@ def test_large_files_and_what_carries_them(cli: Cli, living: Hub, session: str, 
     file.write_bytes(LARGE)
     assert 0 == cli("session", "put", session, file, "big", "--mode", "750").code
     assert "-rwxr-x---" in cli("session", "exec", session, "ls", "-l", "big").out
-    assert "big: 700.0 KiB\n" == cli("session", "get", session, "big").out
+    assert "big: 700 KiB\n" == cli("session", "get", session, "big").out
     assert LARGE == Path("big").read_bytes()
     assert [] == living.artifacts.list(session_id=session)
     refused = cli("session", "put", session, file, "big/below/a/file")
@@ -90,7 +90,7 @@ def test_through_pipes(session: str) -> None:
         (("FILE", "a\0b"), 2, "NUL"),
         (("FILE", "x" * 300), 2, "at most 255"),
         (("FILE", ".venv/../../x"), 2, "path traversal not allowed"),
-        (("-", ), 2, "standard input has no name"),
+        (("-",), 2, "standard input has no name"),
         (("FILE", "x", "--mode", "999"), 2, "--mode takes octal"),
         (("FILE", "x", "--mode", "4755"), 2, "--mode takes octal"),
     ],

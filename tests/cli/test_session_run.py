@@ -33,16 +33,20 @@ def test_output_and_exit_code(cli: Cli, session: str) -> None:
 
 def test_options_of_the_command_are_its_own(cli: Cli, session: str) -> None:
     """From the first word on nothing is an option, with and without '--'; text of any script comes through."""
-    assert "-e --json ünï 漢 ' \n" == cli("session", "exec", session, "printf", "%s ", "-e", "--json", "ünï", "漢", "'").out
+    assert (
+        "-e --json ünï 漢 ' \n"
+        == cli("session", "exec", session, "printf", "%s ", "-e", "--json", "ünï", "漢", "'").out
+    )
     assert "--json x\n" == cli("session", "exec", session, "--", "echo", "--json", "x").out
 
 
 def test_variables_and_standard_input(cli: Cli, session: str) -> None:
     """--env adds to the session's; standard input is passed on when that is asked for."""
     script = 'echo "$GREETING"; echo "$GHCOORD_SESSION_ID"'
-    assert f"hi there\n{session}\n" == cli(
-        "session", "exec", session, "--env", "GREETING=hi there", "sh", "-c", script
-    ).out
+    assert (
+        f"hi there\n{session}\n"
+        == cli("session", "exec", session, "--env", "GREETING=hi there", "sh", "-c", script).out
+    )
     assert "11\n" == cli("session", "exec", session, "-i", "wc", "-c", stdin="ünïcödé").out
     assert "0\n" == cli("session", "exec", session, "--", "wc", "-c", stdin="ünïcödé").out
 

@@ -1,7 +1,7 @@
 """How much a workspace holds, measured a little at a time while a hostile command changes it.
 
-What it misses: a file that has no name and no descriptor of a process, as one
-that lies in a socket's queue.
+Files without a name are found by the descriptors and the mappings of the
+command's processes.  What it misses: one that lies in a socket's queue.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Generator, Sequence
+from io import RawIOBase
 from pathlib import Path
 
 from ghcoord.errors import SandboxError
@@ -30,6 +31,11 @@ FIRST_STEP = 4 * STEP
 
 HURRIED_STEP = 10 * STEP
 """The same when the disk has lost more room than the folder may still take."""
+
+MOST_MAPPINGS = 2 * 1024 * 1024
+"""Bytes that are read of a process's list of mappings; a longer one may hide files."""
+
+_TURN = 8192  # bytes of such a list that count as one entry of a step
 
 SLACK = 1024 * 1024
 """Bytes by which a folder that was over its limit may still grow, so that what clears it up can run."""
@@ -68,7 +74,7 @@ class Filling:
 
         A pass begins when one is due, and at once when the disk has lost half
         the room that the folder had left.  Deleted files that ``pids`` hold open
-        count as well.
+        or have mapped count as well.
         """
         lost = self._free_at_pass - self._free()
         hurried = self.size is not None and lost > max(self._limit - self.size, 0) // 2
@@ -83,7 +89,7 @@ class Filling:
         if self.size is None:
             self._end_first_pass(max(self._free_at_start - self._free(), 0))
         if self._closed:
-            # What lies in folders that nobody may enter is at most what the disk has lost.
+            # What lies where nobody may look is at most what the disk has lost.
             self._found = max(self._found, self._at_start + max(self._free_at_start - self._free(), 0))
         self.size = self._found
         return self.size > self._limit
@@ -154,9 +160,11 @@ class Filling:
             os.close(fd)
 
     def _deleted(self, pid: int) -> Generator[None, None, None]:
+        """Files that the process holds and that have no name any more."""
         try:
             names = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
+        except OSError as why:
+            self._closed = self._closed or isinstance(why, PermissionError)
             return
         for name in names:
             yield
@@ -164,8 +172,40 @@ class Filling:
                 info = os.stat(f"/proc/{pid}/fd/{name}")
             except OSError:
                 continue
-            if info.st_nlink == 0 and info.st_dev == self._device and stat.S_ISREG(info.st_mode):
-                self._count(info)
+            self._count_nameless(info)
+        yield from self._mapped(pid)
+
+    def _mapped(self, pid: int) -> Generator[None, None, None]:
+        """A mapping keeps a file on the disk without any descriptor; only root may look at which one it is."""
+        try:
+            with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
+                text = _read_some(file, MOST_MAPPINGS)
+        except OSError as why:
+            self._closed = self._closed or isinstance(why, PermissionError)
+            return
+        self._closed = self._closed or len(text) >= MOST_MAPPINGS
+        for _ in range(len(text) // _TURN):
+            yield
+        where = f"{os.major(self._device):02x}:{os.minor(self._device):02x}".encode()
+        seen: set[bytes] = set()
+        for line in text.splitlines():
+            fields = line.split(None, 5)
+            if not line.endswith(b"(deleted)") or len(fields) < 6 or fields[3] != where or fields[4] in seen:
+                continue
+            yield
+            seen.add(fields[4])
+            try:
+                info = os.stat(f"/proc/{pid}/map_files/{fields[0].decode()}")
+            except FileNotFoundError:
+                continue
+            except OSError:
+                self._closed = True
+                return
+            self._count_nameless(info)
+
+    def _count_nameless(self, info: os.stat_result) -> None:
+        if info.st_nlink == 0 and info.st_dev == self._device and stat.S_ISREG(info.st_mode):
+            self._count(info)
 
     def _count(self, info: os.stat_result) -> None:
         self._found += ENTRY_BYTES
@@ -173,3 +213,11 @@ class Filling:
             if info.st_nlink != 1:
                 self._seen.add(info.st_ino)
             self._found += info.st_blocks * 512
+
+
+def _read_some(file: RawIOBase, most: int) -> bytes:
+    parts, size = [], 0
+    while size < most and (part := file.read(65536)):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)

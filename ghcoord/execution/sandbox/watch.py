@@ -100,7 +100,7 @@ class Watch:
         room = self._look_at(tree)
         if isinstance(room, str):
             return room
-        if self._filling is not None and self._filling.look(now, [each.pid for each in tree]):
+        if self._filling is not None and self._filling.look(now, [each.pid for each in tree[self._apart :]]):
             return "workspace"
         self.due = now + min(max(room / FASTEST_BYTES, INTERVAL), SLOWEST)
         return ""

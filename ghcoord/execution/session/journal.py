@@ -194,6 +194,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
             name, digest = said["name"], said["digest"]
             if not isinstance(digest, str) or not name.startswith(("key:", "sequence:")):
                 return None
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
         return None
     return said

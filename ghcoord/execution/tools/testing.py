@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,6 @@ from pydantic import AfterValidator, Field
 from ghcoord.errors import GhcoordError, UsageError
 from ghcoord.execution.files.beneath import Files
 from ghcoord.execution.files.paths import folder_path
-from ghcoord.execution.process import Completed
 from ghcoord.execution.sandbox.base import check_strings
 from ghcoord.execution.tools.arguments import Arguments, Returns, Variables, declare, failed
 from ghcoord.execution.tools.executing import CommandResult, Commands, exit_error, result_of
@@ -30,11 +29,18 @@ from ghcoord.model.tool import Tool, ToolContext, ToolResult
 REPORT_BYTES = 16 * 1024 * 1024
 """Bytes of a report that are read."""
 
+LINE_BYTES = 64 * 1024
+"""Bytes of the longest line of a report that is read: what the runner writes of one test is shorter."""
+
 MOST_BYTES = 128 * 1024
 """Bytes of JSON that the list of tests may have in a result; those that failed go first when not all fit."""
 
 _RUNNER = Path(__file__).with_name("pytest_runner.py")
+_FITTING = MOST_BYTES // 60
+"""Tests that could fit into a result, at most."""
+
 _COUNTED = {"passed": "passed", "failed": "failed", "error": "errors", "skipped": "skipped"}
+_BAD = ("failed", "error")
 _NO_TESTS = 5
 
 
@@ -103,22 +109,55 @@ def _run(commands: Commands, args: _Run, ctx: ToolContext) -> ToolResult:
             text, size = files.read(report, limit=REPORT_BYTES)
         except GhcoordError as why:
             return replace(result_of(done, ctx, exit_error), success=False, error=f"the report is gone: {why.message}")
-    found = list(_lines(text))
-    if missing := next((line["missing"] for line in found if "missing" in line), None):
-        return failed(f"pytest is not installed here ({str(missing)[:200]}): call pkg.install with pytest first")
-    tests = [test for line in found if (test := _test(line)) is not None]
-    counts = Counter(_COUNTED[test["outcome"]] for test in tests)
-    kept = _fitting(tests)
-    result = result_of(done, ctx, partial(_error, tests, done))
+    found = _read_report(text)
+    if found.missing:
+        return failed(f"pytest is not installed here ({found.missing}): call pkg.install with pytest first")
+    kept = _fitting(found.tests)
+    result = result_of(done, ctx, partial(_error, found))
     return replace(
         result,
-        data={**result.data, **{name: counts[name] for name in _COUNTED.values()}, "tests": kept},
-        truncated=result.truncated or len(kept) < len(tests) or size > len(text),
+        data={**result.data, **{name: found.counts[name] for name in _COUNTED.values()}, "tests": kept},
+        truncated=result.truncated or len(kept) < found.counts.total() or size > len(text),
     )
 
 
+@dataclass
+class _Found:
+    """What a report says: ``counts`` of all tests, and of them those of which some may go into a result."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    missing: str = ""
+
+
+def _read_report(text: bytes) -> _Found:
+    """Line by line, as a report of small lines takes forty times its size once all of it is read."""
+    found = _Found()
+    room = {True: _FITTING, False: _FITTING}
+    for line in _lines(text):
+        if "missing" in line and not found.missing:
+            found.missing = _clean(str(line["missing"]), 200)
+        test = _test(line)
+        if test is None:
+            continue
+        found.counts[_COUNTED[test["outcome"]]] += 1
+        bad = test["outcome"] in _BAD
+        if room[bad]:
+            room[bad] -= 1
+            found.tests.append(test)
+    return found
+
+
 def _lines(text: bytes) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
+    at = 0
+    while at < len(text):
+        end = text.find(b"\n", at)
+        start, at = at, len(text) if end < 0 else end + 1
+        if at - start > LINE_BYTES:
+            continue
+        line = text[start:at]
+        if b'"name"' not in line and b'"missing"' not in line:
+            continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
@@ -154,7 +193,7 @@ def _fitting(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return tests
     left = MOST_BYTES
     kept = set()
-    for at in sorted(range(len(tests)), key=lambda at: tests[at]["outcome"] in ("passed", "skipped")):
+    for at in sorted(range(len(tests)), key=lambda at: tests[at]["outcome"] not in _BAD):
         left -= sizes[at]
         if left < 0:
             break
@@ -162,11 +201,12 @@ def _fitting(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [test for at, test in enumerate(tests) if at in kept]
 
 
-def _error(tests: list[dict[str, Any]], done: Completed, exit_code: int, stderr: str) -> str:
-    bad = [test for test in tests if test["outcome"] in ("failed", "error")]
+def _error(found: _Found, exit_code: int, stderr: str) -> str:
+    bad = found.counts["failed"] + found.counts["errors"]
     if bad:
-        names = ", ".join(test["name"] for test in bad[:3]) + (", …" if len(bad) > 3 else "")
-        return f"{len(bad)} of {len(tests)} tests did not pass: {names}"
+        first = [test["name"] for test in found.tests if test["outcome"] in _BAD][:3]
+        names = ", ".join(first) + (", …" if bad > 3 else "")
+        return f"{bad} of {found.counts.total()} tests did not pass: {names}"
     if exit_code == _NO_TESTS:
         return "no tests were found: name files with paths, or call them test_*.py"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]

@@ -75,8 +75,12 @@ def checkpoint(
                 made = hub.sessions.checkpoint(session_id, name, wait=None)
             respond(
                 views.checkpoint_view(made, session_id),
-                lambda: say(f"{made.id}: {made.files} files, {format_size(made.size)}{_where(made)}"),
+                lambda: say(f"{made.id}: {_files(made.files)}, {format_size(made.size)}{_where(made)}"),
             )
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number} files"
 
 
 def _where(checkpoint: Checkpoint) -> str:
@@ -193,6 +197,9 @@ def diff(
         saved = need_session(hub, session_id).checkpoints
         if a is None and not saved:
             raise _no_checkpoint(session_id, None)
+        for named in (a, b):
+            if named is not None and all(one.id != named for one in saved):
+                raise _no_checkpoint(session_id, named)
         found = hub.sessions.diff(session_id, saved[-1].id if a is None else a, b, text=text, wait=None)
     view: dict[str, Any] = {"id": session_id, **found.model_dump(mode="json")}
     respond(view, lambda: _show_diff(view))

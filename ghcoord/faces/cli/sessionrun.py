@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any, Never
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Never, Self
 
 import typer
 
@@ -53,10 +53,11 @@ def no_session(session_id: str) -> NotFound:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C ended a call. ``result`` is what it gave until then, where that is known."""
+    """Ctrl-C ended the call ``task``. ``result`` is what it gave until then, where that is known."""
 
-    def __init__(self, result: TaskResult | None) -> None:
+    def __init__(self, task: Task, result: TaskResult | None) -> None:
         super().__init__()
+        self.task = task
         self.result = result
 
 
@@ -74,28 +75,48 @@ def run_call(
 
     Raises ``NotFound``, ``SessionLost``, ``NoCapacity``, and ``TaskFailed`` where the call ended without any result.
     """
-    task = hub.sessions.submit_call(session_id, tool, args, timeout=timeout, key=key)
-    try:
-        with _terminated_as_interrupted():
+    with _Interrupts() as interrupts:
+        task = hub.sessions.submit_call(session_id, tool, args, timeout=timeout, key=key)
+        try:
+            interrupts.let_through()
             started(task)
             ended = await_all(hub, [task], WAIT if timeout is None else timeout + WAIT)[0]
-    except KeyboardInterrupt:
-        raise Interrupted(_cancel(hub, task.id)) from None
+        except KeyboardInterrupt:
+            raise Interrupted(task, _cancel(hub, task.id)) from None
     return ended, ended.result if ended.result is not None else _without_result(hub, session_id, ended)
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, which ends jobs of CI, do what Ctrl-C does; only where this is the main thread."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+class _Interrupts:
+    """SIGINT, and SIGTERM which ends jobs of CI, as ``KeyboardInterrupt``; the first one waits for ``let_through``.
+
+    So a call that was queued is always known, and can be cancelled.  Does nothing outside of the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._held = True
+        self._seen = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        with suppress(ValueError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, frame: object) -> None:
+        self._seen += 1
+        if not self._held or self._seen > 1:
+            raise KeyboardInterrupt
+
+    def let_through(self) -> None:
+        """From now on they interrupt; raises ``KeyboardInterrupt`` for one that came before."""
+        self._held = False
+        if self._seen:
+            raise KeyboardInterrupt
 
 
 def _cancel(hub: Hub, task_id: str) -> TaskResult | None:
@@ -163,10 +184,7 @@ def exec_(
     else:
         if follower is None:
             print_streams(result)
-        if result.truncated:
-            note(f"the output was cut: 'ghcoord task logs {task.id}' has the rest")
-        if result.error and not result.exit_code:
-            note(f"error: {result.error}")
+        print_error(task, result)
     raise typer.Exit(exit_code_of(result))
 
 
@@ -204,6 +222,15 @@ def print_streams(result: TaskResult) -> None:
     for text, stream in ((out, sys.stdout), (err, sys.stderr)):
         if text:
             print(clean_text(text), end="" if text.endswith("\n") else "\n", file=stream, flush=True)
+
+
+def print_error(task: Task, result: TaskResult) -> None:
+    """Why a call failed, unless its own output or exit code says so; and where to find output that was cut."""
+    if result.truncated:
+        note(f"the output was cut: 'ghcoord task logs {task.id}' has more")
+    told = result.exit_code and result.error.startswith("exit code ")
+    if result.error and not told and result.error not in str(result.data.get("stderr", "")):
+        note(f"error: {result.error}")
 
 
 def read_stdin() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,12 +9,13 @@ import typer
 from ghcoord.errors import NotFound
 from ghcoord.faces import session_views as views
 from ghcoord.faces.cli.common import group, parse_object, parse_pairs, verb
-from ghcoord.faces.cli.context import invocation, open_hub
-from ghcoord.faces.cli.output import clean_text, note, respond, table, to_json
-from ghcoord.faces.cli.sessionrun import CallTimeout, exit_code_of, print_streams, run_call
+from ghcoord.faces.cli.context import open_hub
+from ghcoord.faces.cli.output import clean_text, respond, table, to_json
+from ghcoord.faces.cli.sessionrun import CallTimeout, exit_code_of, print_error, print_streams, run_call
 from ghcoord.faces.views import result_view
 
 if TYPE_CHECKING:
+    from ghcoord.model.task import Task, TaskResult
     from ghcoord.model.tool import Tool
 
 app = group("See the tools of workers and call them in a session.")
@@ -87,7 +87,8 @@ def call(
 ) -> None:
     """Call a tool in a session and wait for its result.
 
-    Exits 8 when the call failed, commands' tools with the command's exit code.
+    Exits 8 when the call failed; a tool that runs a command, with the command's
+    exit code.
 
     Example:
       ghcoord tool call fs.list --session s42 --arg recursive:=true
@@ -96,11 +97,13 @@ def call(
     args = {**(parse_object(args_json, "--args-json") if args_json else {}), **parse_pairs(arg, "--arg")}
     with open_hub() as hub:
         task, result = run_call(hub, session_id, name, args, timeout=timeout, key=key)
-    view = {"id": session_id, "task": task.id, **result_view(result)}
-    if "stdout" in result.data or not result.success:
-        respond(view, lambda: print_streams(result))
-    else:
-        respond(view, lambda: print(clean_text(json.dumps(result.data, indent=2, ensure_ascii=False))))
-    if result.error and "stdout" not in result.data and not invocation().json:
-        note(f"error: {result.error}")
+    respond({"id": session_id, "task": task.id, **result_view(result)}, lambda: _print(task, result))
     raise typer.Exit(exit_code_of(result))
+
+
+def _print(task: Task, result: TaskResult) -> None:
+    if "stdout" in result.data or not result.success:
+        print_streams(result)
+    else:
+        print(clean_text(to_json(result.data)))
+    print_error(task, result)

@@ -410,6 +410,20 @@ def test_restore_goes_back(hub: Hub, station: Make) -> None:
     assert "again" == got(one, "s1")
 
 
+def test_files_of_an_earlier_placement_are_not_believed(hub: Hub, station: Make) -> None:
+    """Another client rolled the session back before it was opened here again: what lies here is not its files."""
+    one = station()
+    one.pool.create("s1")
+    put(one, "s1", "old")
+    first = one.pool.checkpoint("s1")
+    put(one, "s1", "new")
+    one.tick()
+    one.pool.close()
+    again = station()
+    hub.sessions.restore("s1", first.id)
+    assert "old" == got(again, "s1")
+
+
 def test_restore_waits_for_calls(hub: Hub, station: Make) -> None:
     """While a call runs it is refused."""
     one = station()
