@@ -25,6 +25,8 @@ VERBS = {
     "lock": ["acquire", "renew", "release", "list", "show", "run", "clean", "force-unlock"],
     "memory": """set get delete list history watch sync sweep set-many delete-many apply namespaces drop export
         import""".split(),
+    "session": """create list show metadata exec shell put get checkpoint restore diff destroy clean""".split(),
+    "tool": ["list", "call"],
     "artifact": ["put", "get", "list", "delete"],
     "audit": ["log", "blame", "purge"],
 }

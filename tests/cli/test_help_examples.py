@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import typer
 
 from ghcoord.faces.cli.main import root_command
+from ghcoord.hub import Hub
 from tests.cli.running import Cli
 from tests.cli.test_help import commands
 from tests.processes import needs_program
@@ -29,6 +31,15 @@ NOT_RUN = (
     "ghcoord artifact put report.pdf",  # so is this file
     "ghcoord artifact get",  # and the reader has other ids
     "ghcoord artifact delete",
+    "ghcoord session shell",  # waits for somebody who types
+    "ghcoord session create --from",  # the archive is the reader's, and so are these files
+    "ghcoord session get",
+    "ghcoord session exec s42 --timeout 5m --follow -- make",
+    "ghcoord session exec s42 -- python -m pytest",
+    "ghcoord session checkpoint s42 --export c1",
+    "ghcoord session restore s42 c1",
+    "ghcoord session diff s42 c1",
+    "ghcoord session create --id try-2 --from build:c1",
     "ghcoord lock run",  # ./deploy.sh is the reader's
     "ghcoord leader run",  # and so is ./scheduler
 )
@@ -89,6 +100,18 @@ def _parse(words: list[str]) -> None:
     command.make_context("example", words, parent=context)
 
 
+@pytest.fixture
+def in_session(living: Hub) -> Iterator[None]:
+    """The session s42, on a worker that runs, with a checkpoint; a file to put there."""
+    Path("data.csv").write_text("1,2\n")
+    living.sessions.create("s42")
+    living.sessions.checkpoint("s42")
+    yield
+    for one in living.sessions.list():
+        if one.id.startswith("s42"):
+            living.sessions.destroy(one.id)
+
+
 LONG = ("ghcoord bench",)
 """Beginnings of examples that take more than a second or two."""
 
@@ -100,7 +123,7 @@ LONG = ("ghcoord bench",)
         for name, line in EXAMPLES
     ],
 )
-def test_an_example_works(cli: Cli, hub: Path, name: str, line: str) -> None:
+def test_an_example_works(cli: Cli, hub: Path, name: str, line: str, request: pytest.FixtureRequest) -> None:
     """Its options and arguments exist, and once what it speaks of is there it exits 0; its tasks succeed."""
     shell, _, last = line.rpartition(" | ")
     words = shlex.split(last.partition(" || ")[0])
@@ -110,6 +133,8 @@ def test_an_example_works(cli: Cli, hub: Path, name: str, line: str) -> None:
         return
     if "run.python" in words:
         needs_program("bwrap")
+    if name.startswith("session ") or name == "tool call":
+        request.getfixturevalue("in_session")
     for before in READY.get(name, []):
         assert 0 == cli(*before.split()).code
     piped = '{"tool": "echo", "args": {"message": "a"}}\n' if shell.startswith("printf ") else ""

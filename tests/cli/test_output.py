@@ -30,6 +30,12 @@ LOCK_KEYS = "name owner token acquired_at expires_at metadata mode permits depth
 SETTING_KEYS = "name value default set kind means"
 ENTRY_KEYS = "key value namespace revision updated_at updated_by ttl expires_at"
 ARTIFACT_KEYS = "id name size sha256 content_type created_at created_by session_id task_id where expires_at"
+SESSION_KEYS = """id workspace_id user_id state worker_id last_worker created_at created_by last_active metadata env
+limits allow sandbox requirements epoch restored_from restored_at lost_because checkpoints calls active_tasks usage
+tasks"""
+CHECKPOINT_KEYS = "id session_id name created_at files size modified packages published worker"
+CALL_KEYS = "id task success output error exit_code duration data truncated artifacts completed_at"
+TOOL_KEYS = "id description sandboxed needs_session tier arguments returns"
 VERSION_KEYS = "revision at by kind deleted value ttl namespace commit"
 
 SESSION = [
@@ -135,6 +141,29 @@ SESSION = [
 ]
 """A session with every command that prints one JSON document, and the keys of each; in a list: of its elements."""
 
+IN_A_SESSION = [
+    (["session", "create", "--id", "S"], SESSION_KEYS),
+    (["session", "put", "S", "-", "a.txt"], "id path size"),
+    (["session", "exec", "S", "--", "cat", "a.txt"], CALL_KEYS),
+    (["session", "get", "S", "a.txt", "back.txt"], "id path local size"),
+    (["session", "checkpoint", "S"], CHECKPOINT_KEYS),
+    (["session", "checkpoint", "S", "--list"], [CHECKPOINT_KEYS]),
+    (["session", "checkpoint", "S", "--export", "C", "-o", "c.tar.gz"], "id session_id output size"),
+    (["session", "diff", "S"], "id a b added removed changed more packages metadata settings"),
+    (["session", "restore", "S", "--yes"], SESSION_KEYS),
+    (["session", "checkpoint", "S", "--name", "another"], CHECKPOINT_KEYS),
+    (["session", "checkpoint", "S", "--delete", "C", "--yes"], "id session_id deleted"),
+    (["session", "list"], [SESSION_KEYS]),
+    (["session", "list", "--count"], "count"),
+    (["session", "show", "S"], SESSION_KEYS),
+    (["session", "metadata", "S", "--set", "a=1"], "id metadata"),
+    (["session", "clean", "--dry-run"], "stale cleaned"),
+    (["tool", "list"], [TOOL_KEYS]),
+    (["tool", "call", "echo", "--session", "S", "--arg", "message=hi"], CALL_KEYS),
+    (["session", "destroy", "S", "--yes"], ["id destroyed"]),
+]
+"""The same for a session that a worker has."""
+
 
 def test_json_keys_are_frozen(cli: Cli, hub: Path) -> None:
     """Every command's --json parses, and its keys are those that scripts know: changing one breaks them."""
@@ -155,12 +184,34 @@ def test_json_keys_are_frozen(cli: Cli, hub: Path) -> None:
     assert "success output error exit_code duration data truncated artifacts completed_at".split() == list(result)
 
 
+def test_json_keys_of_sessions_are_frozen(cli: Cli, session: str) -> None:
+    """The same for all that a session's worker answers, and the parts of a session's record."""
+    name, checkpoint = f"{session}-keys", ""
+    shown: dict[str, Any] = {}
+    for line, keys in IN_A_SESSION:
+        words = [{"S": name, "C": checkpoint}.get(word, word) for word in line]
+        done = cli("--json", *words, stdin="text")
+        assert 0 == done.code, (line, done)
+        value: Any = done.json
+        if isinstance(keys, list):
+            value, keys = value[0], keys[0]
+        assert keys.split() == list(value), line
+        if line == ["session", "checkpoint", "S"]:
+            checkpoint = value["id"]
+        if line == ["session", "show", "S"]:
+            shown = value
+    assert "memory_mb cpu_seconds disk_mb processes".split() == list(shown["usage"])
+    assert "tool task success at duration error".split() == list(shown["tasks"][0])
+
+
 def test_the_session_covers_every_verb() -> None:
     """No command escapes the frozen keys, except those that print lines and those with tests of their own."""
     from tests.cli.test_help import NAMES
 
-    covered = {name for name in NAMES for line, _ in SESSION if name.split() == line[: len(name.split())]}
-    own = {"memory watch", "status", "demo", "memory apply", "bench", "schedule next", "twin"}
+    covered = {
+        name for name in NAMES for line, _ in SESSION + IN_A_SESSION if name.split() == line[: len(name.split())]
+    }
+    own = {"memory watch", "status", "demo", "memory apply", "bench", "schedule next", "twin", "session shell"}
     assert own | {"leader show", "leader list", "leader resign"} == set(NAMES) - covered
 
 

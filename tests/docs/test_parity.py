@@ -6,8 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -19,72 +18,50 @@ import ghcoord
 from ghcoord import errors
 from ghcoord.bootstrap import connect
 from ghcoord.config import Settings, parse_settings
-from ghcoord.coord.workers.tick import Beat, Finished
-from ghcoord.hub import Hub
 from ghcoord.model.event import AuditEntry
 from ghcoord.model.requirements import Requirements
-from ghcoord.model.task import State, Task, TaskResult
+from ghcoord.model.task import State, TaskResult
 from ghcoord.model.worker import Capabilities, Capacity, Health, WorkerStatus
-from tests.cli.conftest import _alone, cli, hub, later  # noqa: F401 - fixtures
+from tests.cli.conftest import _alone, cli, hub, later, lived_in, living  # noqa: F401 - fixtures
 from tests.cli.running import Cli
+from tests.docs import parity_sessions  # noqa: F401 - its rows
 from tests.docs.parity import OPEN, Recorder, Row, offered, recording, rows
+from tests.docs.stage import SCENARIOS, Stage, row
 
-NOT_YET = re.compile("session|Session|MCP|mcp|sandbox|CHECKPOINT|fs\\.|pkg\\.", re.ASCII)
-
-
-@dataclass
-class Stage:
-    """Where a scenario plays: a hub in Python, the same one on the command line."""
-
-    hub: Hub
-    cli: Cli
-    url: str
-    monkeypatch: pytest.MonkeyPatch
-
-    def worker(self, name: str = "w1", slots: int = 4, **can: Any) -> int:
-        """A registered worker; its token."""
-        offer = Capabilities(cpu_cores=4, memory_mb=8192, supported_task_types=("echo", "build"), **can)
-        return self.hub.workers.register(name, capacity=slots, capabilities=offer).token
-
-    def lease(self, name: str, token: int, want: int = 1) -> list[Task]:
-        return self.hub.beat(Beat(name, token, tools=("echo", "build"), want=want)).leased
-
-    def end(self, name: str, token: int, task: Task, *, success: bool = True, error: str = "") -> None:
-        assert task.lease is not None
-        result = TaskResult(success=success, output="out", error=error, exit_code=0 if success else 1)
-        self.hub.beat(Beat(name, token, finished=[Finished(task.id, task.lease.token, result)]))
-
-    def later(self, seconds: float) -> None:
-        """Let the wall clock show so many seconds more than it does."""
-        real = time.time
-        self.monkeypatch.setattr("ghcoord.clock.SystemRuntime.now", lambda runtime: real() + seconds)
+NOT_YET = re.compile("MCP|mcp", re.ASCII)
 
 
-Scenario = Callable[[Stage], None]
-SCENARIOS: dict[str, Scenario] = {}
-
-
-def row(key: str) -> Callable[[Scenario], Scenario]:
-    """The scenario of the row whose section and first name are ``key``."""
-
-    def keep(scenario: Scenario) -> Scenario:
-        assert key not in SCENARIOS
-        SCENARIOS[key] = scenario
-        return scenario
-
-    return keep
+NEED_A_WORKER = ("Sessions", "Tools", "Hub, settings, errors: path errors")
+"""Beginnings of the rows that play in a hub whose worker runs."""
 
 
 @pytest.fixture
-def stage(hub: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Stage, Recorder]]:  # noqa: F811
+def stage(
+    request: pytest.FixtureRequest,
+    cli: Cli,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[Stage, Recorder]]:
+    one = request.getfixturevalue("one")
+    if one.key.startswith(NEED_A_WORKER):
+        request.getfixturevalue("living")
+        url = request.getfixturevalue("lived_in")
+    else:
+        url = request.getfixturevalue("hub")
     with (
-        connect(str(hub), Settings(), actor="ann@desk") as opened,
+        connect(str(url), Settings(), actor="ann@desk") as opened,
         recording(monkeypatch, opened, cli) as (recorder, run),
     ):
-        yield Stage(opened, run, str(hub), monkeypatch), recorder
+        yield Stage(opened, run, str(url), monkeypatch), recorder
 
 
-@pytest.mark.parametrize("one", offered(), ids=lambda one: one.key)
+SLOW = ("Settings: memory and disk a session wk:294 co:1018",)
+"""Rows that take more than a second or two."""
+
+
+@pytest.mark.parametrize(
+    "one",
+    [pytest.param(one, marks=pytest.mark.slow if one.key in SLOW else (), id=one.key) for one in offered()],
+)
 def test_row(one: Row, stage: tuple[Stage, Recorder]) -> None:
     """What the row names is there, was called, and behaves as the row says."""
     assert one.key in SCENARIOS, "the row has no scenario"
@@ -98,8 +75,8 @@ def test_every_scenario_has_its_row() -> None:
     assert {one.key for one in offered()} == set(SCENARIOS)
 
 
-def test_open_rows_are_of_sessions_mcp_and_sandbox() -> None:
-    """Nothing of locks, workers, tasks, placement, memory and audit is open."""
+def test_open_rows_are_of_mcp() -> None:
+    """Nothing else is open."""
     still = [one for one in rows() if one.section == "Open"]
     assert still
     assert [] == [one.reference for one in still if not NOT_YET.search(one.reference + " ".join(one.python))]
@@ -113,7 +90,7 @@ def test_open_rows_are_of_sessions_mcp_and_sandbox() -> None:
 def _connect(stage: Stage) -> None:
     with ghcoord.connect(stage.url, settings=Settings(poll=0.5)) as other:
         assert stage.hub.id == other.id
-        for part in ("locks", "workers", "tasks", "memory", "balance", "audit"):
+        for part in ("locks", "workers", "tasks", "memory", "balance", "audit", "sessions", "artifacts", "tools"):
             assert hasattr(other, part)
     assert 0 == stage.cli("status", "--hub", stage.url).code
 
@@ -166,6 +143,15 @@ def _not_found(stage: Stage) -> None:
 
 @row("Hub, settings, errors: path errors co:970 co:973")
 def _path_errors(stage: Stage) -> None:
+    session = stage.hub.sessions.create().id
+    for path, text in (
+        ("/etc/x", "path must be relative to workspace root, got absolute path: /etc/x"),
+        ("../x", "path traversal not allowed: ../x"),
+    ):
+        put = stage.cli("session", "put", session, "-", path, stdin="x")
+        assert (2, text) == (put.code, put.error)
+        called = stage.cli("tool", "call", "fs.read", "--session", session, "--arg", f"path={path}")
+        assert (8, text) == (called.code, called.error)
     assert 2 == errors.PathRefused.exit_code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from ghcoord.clock import SystemRuntime
 from ghcoord.errors import SandboxError, UsageError
+from ghcoord.execution.sandbox import base
 from ghcoord.execution.sandbox import landlock as landlock_driver
 from ghcoord.execution.sandbox import open as opening
-from ghcoord.execution.sandbox.base import Identity, Sandbox
+from ghcoord.execution.sandbox.base import Identity, Sandbox, worker_python
 from ghcoord.execution.sandbox.canaries import CANARIES, GAPS, leaks, run_canaries
 from ghcoord.execution.sandbox.none import NoSandbox
 from ghcoord.execution.sandbox.open import explain, open_sandbox, probe, probe_all
@@ -275,3 +277,17 @@ def test_all_drivers_are_probed(tmp_path: Path) -> None:
     found = dict(probe_all(RUNTIME, engine.settings))
     assert "Is the docker daemon running?" in found["container"].reason
     assert "start its daemon" in found["container"].fix
+
+
+def test_an_interpreter_in_the_workers_home_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python that was installed into the home folder would show all of it, keys and tokens, in every sandbox."""
+    program = tmp_path / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    program.parent.mkdir()
+    program.touch()
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    assert program == worker_python()
+    for home in (tmp_path, tmp_path / "home"):
+        monkeypatch.setattr(base, "_home", lambda home=home: home)
+        assert worker_python() is None
+    monkeypatch.setattr(base, "_home", lambda: tmp_path.parent)
+    assert program == worker_python()

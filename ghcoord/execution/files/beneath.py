@@ -35,8 +35,8 @@ from ghcoord.model.limits import Limits
 MAX_READ = 64 * 1024 * 1024
 """Bytes that :meth:`Files.read` returns at most; more is read in pieces, or with :meth:`Files.open_read`."""
 
-MAX_COUNTED = 50_000
-"""Entries counted before a write to a workspace whose size is not known; beyond, the commands' own watch must do."""
+ENTRY_BYTES = 512
+"""What anything counts at least before a write, so that there is an end to counting."""
 
 _NOREPLACE = 1
 _TRIES = 100
@@ -66,7 +66,7 @@ class Files:
     ) -> None:
         """Raises :class:`SandboxError` when there is no such folder."""
         self._root = Root(root, identity, opener)
-        self._room = Room(limits or Limits(), lambda: self._measure(MAX_COUNTED)[0])
+        self._room = Room(limits or Limits(), self._taken)
 
     def close(self) -> None:
         """Let go of the folder; nothing works afterwards."""
@@ -295,17 +295,23 @@ class Files:
 
     def usage(self) -> tuple[int, int]:
         """Bytes on disk and number of entries. Leaves out what lies in folders that the worker may not read."""
-        found = self._measure(None)
-        self.known = found[0]
-        return found
-
-    def _measure(self, most: int | None) -> tuple[int, int]:
         size = count = 0
         with told("."):
-            for _, info in islice(tree.walk(self._root.fd), most):
+            for _, info in tree.walk(self._root.fd):
                 size += info.st_blocks * 512
                 count += 1
+        self.known = size + count * ENTRY_BYTES
         return size, count
+
+    def _taken(self, most: int) -> int:
+        """Bytes that the workspace takes; more than ``most`` need not be counted."""
+        size = 0
+        with told("."):
+            for _, info in tree.walk(self._root.fd):
+                size += info.st_blocks * 512 + ENTRY_BYTES
+                if size > most:
+                    break
+        return size
 
 
 def _replaceable(folder: int, name: str, path: str) -> int:

@@ -18,11 +18,11 @@ class Room:
     """Keeps ``file_mb`` and ``workspace_mb`` of ``limits``.
 
     The latter against what was measured last and what was written since:
-    ``measure`` counts the bytes there are; it is called when nothing is known
-    or the limit seems reached.
+    ``measure`` counts the bytes there are, up to the limit that it is given; it
+    is called when nothing is known or the limit seems reached.
     """
 
-    def __init__(self, limits: Limits, measure: Callable[[], int]) -> None:
+    def __init__(self, limits: Limits, measure: Callable[[int], int]) -> None:
         self._file = None if limits.file_mb is None else limits.file_mb * _MIB
         self._all = None if limits.workspace_mb is None else limits.workspace_mb * _MIB
         self._measure = measure
@@ -40,7 +40,7 @@ class Room:
             return
         known = self.known
         if known is None or known + more > self._all:
-            known = self.known = self._measure()
+            known = self.known = self._measure(self._all)
         if known + more > self._all:
             raise UsageError(
                 f"the workspace has {known} bytes, {more} more are too many: "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -233,9 +234,23 @@ def reachable(path: Path, identity: Identity | None) -> bool:
 
 
 def worker_python() -> Path | None:
-    """The interpreter that the worker's own is made from, outside any virtual environment."""
-    path = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return path if path.exists() else None
+    """The interpreter that the worker's own is made from, outside any virtual environment.
+
+    ``None`` for one whose tree holds the home of the worker's user, with its
+    keys and tokens: a sandbox shows the whole tree, as it does with ``/usr``.
+    """
+    prefix = Path(sys.base_prefix)
+    path = prefix / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    shown = path.is_relative_to("/usr") or not _home().is_relative_to(prefix.resolve())
+    return path if shown and path.exists() else None
+
+
+def _home() -> Path:
+    """That of the worker's user; where none is known, the root of everything, which only ``/`` holds."""
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir).resolve()
+    except KeyError:
+        return Path("/")
 
 
 def system_python() -> Path | None:

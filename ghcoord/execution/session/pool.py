@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 STALE_AFTER = 1800.0
 """Seconds without a call after which a session is destroyed (reference: co:186)."""
 
+WARM = 60.0
+"""Seconds after a call in which the next one is looked for more often."""
+
 REMOVE_TRIES = 5
 REMOVE_PAUSE = 0.2
 """How often it is tried to remove a session's files, and seconds between."""
@@ -75,6 +78,13 @@ class SessionPool(Entering):
         """Whether any call runs in a session."""
         with self._lock:
             return any(entry.running for entry in self._entries.values())
+
+    @property
+    def lively(self) -> bool:
+        """Whether somebody works in a session just now, who waits for the next call's answer."""
+        since = self._now() - WARM
+        with self._lock:
+            return any(entry.last_active >= since for entry in self._entries.values())
 
     def recover(self, token: int) -> bool:
         """Find what an earlier registration has left: keep what is still ours, remove the rest; whether that was done.

@@ -45,6 +45,9 @@ _REMEMBERED = 256
 _FRESH = 1.0
 """Seconds for which it is: commands write as well, and their writing is not seen here."""
 
+_REST = 20
+"""The same, in times of what counting took: nobody keeps a worker busy with that."""
+
 _NO_TEXT = {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
 """Codecs of Python that are no encodings of a file's text, some of them slow on purpose-made input."""
 
@@ -166,12 +169,15 @@ class _Work:
         with Files(ctx.workspace, self._identity, limits=ctx.limits.under(self._ceiling)) as files:
             with self._lock:
                 known, until = self._known.pop(name, (0, 0.0))
-            if remembered := self._now() < until and not fresh:
+            began = self._now()
+            if remembered := began < until and not fresh:
                 files.known = known
             yield files
             if files.known is not None:
+                ended = self._now()
                 with self._lock:
-                    self._known[name] = (files.known, until if remembered else self._now() + _FRESH)
+                    lasting = max(_FRESH, _REST * (ended - began))
+                    self._known[name] = (files.known, until if remembered else ended + lasting)
                     while len(self._known) > _REMEMBERED:
                         self._known.popitem(last=False)
 

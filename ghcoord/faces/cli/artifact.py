@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +14,8 @@ from ghcoord.errors import NotFound, UsageError
 from ghcoord.faces.artifact_views import artifact_view
 from ghcoord.faces.cli.common import confirm, duration, group, number, verb
 from ghcoord.faces.cli.context import invocation, open_hub
-from ghcoord.faces.cli.output import console, fields, respond, say, table
+from ghcoord.faces.cli.output import fields, respond, say, table
+from ghcoord.faces.cli.transfers import guard_terminal, new_file, progress, stdin_bytes, stdout_bytes
 from ghcoord.faces.views import iso, iso_or_none
 from ghcoord.units import format_size
 
@@ -30,9 +29,6 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The artifact's id.")]
 Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Of this session.")]
 Task = Annotated[str | None, typer.Option("--task", metavar="ID", help="Of this task.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-LONG = 2 * 1024 * 1024
-"""Bytes from which on a terminal sees how far it is."""
 
 
 @verb(app, "put")
@@ -60,9 +56,9 @@ def put(
     if file == "-" and name is None:
         raise UsageError("standard input has no name: give one with --name")
     called = Path(file).name if name is None else name
-    source = _stdin() if file == "-" else Path(file).expanduser()
+    source = stdin_bytes() if file == "-" else Path(file).expanduser()
     size = 0 if file == "-" else _size(Path(file).expanduser())
-    with open_hub() as hub, _progress(size, "storing") as tell:
+    with open_hub() as hub, progress(size, "storing") as tell:
         made = hub.artifacts.put(
             called,
             source,
@@ -73,12 +69,6 @@ def put(
             tell=tell,
         )
     respond(artifact_view(made), lambda: _show(made))
-
-
-def _stdin() -> BinaryIO:
-    """Standard input as bytes."""
-    binary: BinaryIO | None = getattr(sys.stdin, "buffer", None)
-    return binary if binary is not None else io.BytesIO(sys.stdin.read().encode())
 
 
 def _size(path: Path) -> int:
@@ -135,8 +125,8 @@ def get(
                 raise UsageError(f"{target} is a folder: name a file with -o")
             confirm(f"{target} exists. Replace it?", force)
             force = True
-        with _progress(found.size, "fetching") as tell:
-            _write(target, hub.artifacts.open(artifact_id), artifact_id, tell, replace=force)
+        with progress(found.size, "fetching") as tell:
+            _write(target, hub.artifacts.open(artifact_id), tell, replace=force)
     view = {**artifact_view(found), "file": str(target)}
     respond(view, lambda: say(f"{target}: {format_size(found.size)}"))
 
@@ -157,62 +147,21 @@ def _target(output: str | None, artifact: Artifact) -> Path:
 
 
 def _to_stdout(pieces: Iterable[bytes], force: bool) -> None:
-    if sys.stdout.isatty() and not force:
-        raise UsageError("what it holds could disturb the terminal: name a file with -o, or add --force")
+    guard_terminal(force)
+    out = stdout_bytes()
     for piece in pieces:
-        sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+        out.write(piece)
+    out.flush()
 
 
-def _write(
-    target: Path, pieces: Iterable[bytes], artifact_id: str, tell: Callable[[int], None], *, replace: bool
-) -> None:
+def _write(target: Path, pieces: Iterable[bytes], tell: Callable[[int], None], *, replace: bool) -> None:
     """Write a file, whole or not at all; one that came there meanwhile stays unless it is to be replaced."""
-    part = target.with_name(f".{artifact_id}.{os.getpid()}.part")
     done = 0
-    try:
-        with open(part, "xb") as file:
-            for piece in pieces:
-                file.write(piece)
-                done += len(piece)
-                tell(done)
-        if replace:
-            part.replace(target)
-        else:
-            _place(part, target)
-    except FileExistsError:
-        raise UsageError(f"{target} exists by now: name another file with -o, or add --force") from None
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _place(part: Path, target: Path) -> None:
-    """Give ``part`` its name; raises ``FileExistsError`` where something has it."""
-    try:
-        os.link(part, target)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links there
-        if os.path.lexists(target):
-            raise FileExistsError from None
-        part.replace(target)
-
-
-@contextmanager
-def _progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's standard error where it takes long; nothing elsewhere. Yields what takes the bytes done."""
-    if total < LONG or invocation().json or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn(what), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(what, total=total)
-        yield lambda done: progress.update(bar, completed=done)
+    with new_file(target, replace=replace) as file:
+        for piece in pieces:
+            file.write(piece)
+            done += len(piece)
+            tell(done)
 
 
 @verb(app, "list")

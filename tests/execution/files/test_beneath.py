@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ghcoord.errors import GhcoordError, NotFound, PathRefused, SandboxError, UsageError
-from ghcoord.execution.files.beneath import MAX_READ, Files
+from ghcoord.execution.files.beneath import ENTRY_BYTES, MAX_READ, Files
 from ghcoord.execution.files.opening import Opener, best_opener, openat2, walk_open
 from ghcoord.execution.sandbox.base import Identity
 
@@ -367,7 +367,18 @@ def test_usage_counts_what_is_on_disk(files: Files, root: Path) -> None:
         file.truncate(MIB * 1000)
     size, count = files.usage()
     assert (True, 3) == (100_000 <= size < 300_000, count)
-    assert size == files.known
+    assert size + 3 * ENTRY_BYTES == files.known
+
+
+@pytest.mark.slow
+def test_a_crowd_of_small_files_hides_no_large_one(make: Callable[..., Files], root: Path) -> None:
+    """However many entries lie before it in the folder, a file counts; and every entry takes some room."""
+    files = make(workspace_mb=40)
+    for number in range(60_000):
+        os.close(os.open(root / f"{number}", os.O_CREAT | os.O_WRONLY))
+    (root / "large").write_bytes(b"x" * (20 * MIB))
+    with pytest.raises(UsageError, match="workspace_mb"):
+        files.write("more", b"x" * MIB)
 
 
 # -- the folder

@@ -72,6 +72,17 @@ def test_a_session_keeps_its_files_between_calls(hub: Hub, station: Make) -> Non
     assert (SessionState.ACTIVE, 2, ["write", "read"]) == (found.state, found.calls, [n.tool for n in found.recent])
 
 
+def test_a_session_in_use_keeps_its_worker_awake(station: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a minute after a call the worker looks for the next one more often, and no longer."""
+    one = station()
+    assert not one.pool.lively
+    one.pool.create("s1")
+    put(one, "s1", "hello")
+    assert one.pool.lively
+    monkeypatch.setattr("ghcoord.execution.session.pool.WARM", -1.0)
+    assert not one.pool.lively
+
+
 def test_a_restart_reattaches(hub: Hub, station: Make, checkpoints: CopyingCheckpoints) -> None:
     """Another process of the same worker goes on with the files that are there; nothing is restored."""
     one = station()
