@@ -27,6 +27,7 @@ from ghcoord.coord.locks.locks import Locks
 from ghcoord.coord.locks.waiting import Retries
 from ghcoord.coord.memory.memory import CheckKey, DeleteKey, Memory, SetKey
 from ghcoord.coord.observer import Observer
+from ghcoord.coord.sessions.differences import Diff
 from ghcoord.coord.sessions.sessions import Sessions
 from ghcoord.coord.tasks.logs import FullLogs
 from ghcoord.coord.tasks.schedules import Schedules
@@ -47,7 +48,18 @@ from ghcoord.store.heads import Mark, revision_of
 from ghcoord.store.pinned import PinnedStore
 from ghcoord.store.transact import Transactor
 
-__all__ = ["AuditEntry", "Capabilities", "CheckKey", "DeleteKey", "Health", "Hub", "SetKey", "Submission", "TaskQuery"]
+__all__ = [
+    "AuditEntry",
+    "Capabilities",
+    "CheckKey",
+    "DeleteKey",
+    "Diff",
+    "Health",
+    "Hub",
+    "SetKey",
+    "Submission",
+    "TaskQuery",
+]
 
 
 class Hub:

@@ -12,7 +12,7 @@ from ghcoord.execution.summary import Log, Summary
 from ghcoord.hub import Hub
 
 CARE_EVERY = 60.0
-"""Seconds between removals of expired locks and long-gone workers (parity: at most once a minute)."""
+"""Seconds between removals of expired locks and long-gone workers (parity: at most once a minute), and of orphans."""
 
 TEND_EVERY = 1.0
 """Seconds between looks at the others on a hub that is asked for free; less for a short lease."""
@@ -41,6 +41,7 @@ class Chores:
         self._log = log
         self._next_tend = 0.0
         self._next_care = 0.0
+        self._next_orphans = 0.0
         self._next_sweep = 0.0
         self._told: set[str] = set()
 
@@ -48,6 +49,9 @@ class Chores:
         """Do what is due; whether anything was recovered. ``heads`` are those that were read just now."""
         now = self._hub.runtime.monotonic()
         frugal = self._rhythm.pace is not None
+        if now >= self._next_orphans:
+            self._next_orphans = now + CARE_EVERY
+            end_orphans()
         if frugal and not self._next_tend:
             self._next_tend = now + self._rhythm.chore_every(0.0)
             self._next_care = now + self._rhythm.chore_every(FRUGAL_CARE_EVERY)
@@ -69,7 +73,6 @@ class Chores:
         if now >= self._next_care:
             self._next_care = now + (self._rhythm.chore_every(FRUGAL_CARE_EVERY) if frugal else CARE_EVERY)
             self._hub.locks.tend()
-            end_orphans()
             self._hub.workers.sweep(heads)
             self._hub.tasks.retain()
             if cleaned := self._hub.sessions.clean(self._sessions.stale_after):

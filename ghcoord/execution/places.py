@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghcoord.clock import Runtime
+from ghcoord.coord.sessions.calling import is_marked
 from ghcoord.errors import GhcoordError, NoCapacity, NotFound, SessionLost, UsageError
-from ghcoord.execution.running import RunningTask, run_guarded
+from ghcoord.execution.running import RunningTask, run_guarded, to_record
 from ghcoord.execution.sandbox.base import Identity
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.model.codec import stamp
 from ghcoord.model.limits import DEFAULT_LIMITS, Limits
 from ghcoord.model.session import CallNote, Usage
-from ghcoord.model.task import Task
+from ghcoord.model.task import Task, TaskResult
 from ghcoord.model.tool import Tool, ToolResult
 
 if TYPE_CHECKING:
@@ -86,9 +87,14 @@ class Places:
         try:
             with pool.enter(session, tool=tool.name, task_id=one.task_id, cancel=cancel) as folder:
                 one.enter(folder, pool)
+                marked = is_marked(one.task_id)
+                if marked and (first := pool.remembered(session, one.task)) is not None:
+                    return _as_before(first)
                 result = run_guarded(lambda: tool.run(dict(one.task.args), one))
                 if not (result.infrastructure or (one.stopped_because and not result.success)):
                     pool.note(session, _note(one, tool, result, now()))
+                    if marked:
+                        pool.remember(session, one.task, to_record(result, duration=one.elapsed(), now=now()))
                 return result
         except (SessionLost, UsageError) as refused:
             return ToolResult(success=False, error=refused.message)
@@ -97,6 +103,19 @@ class Places:
             return ToolResult(success=False, error=elsewhere.message)
         except (GhcoordError, OSError) as fault:
             return ToolResult(success=False, error=str(fault), infrastructure=True)
+
+
+def _as_before(first: TaskResult) -> ToolResult:
+    """The result that the call had when it ran."""
+    return ToolResult(
+        success=first.success,
+        output=first.output,
+        error=first.error,
+        exit_code=first.exit_code,
+        data=dict(first.data),
+        truncated=first.truncated,
+        artifacts=first.artifacts,
+    )
 
 
 def _note(one: RunningTask, tool: Tool, result: ToolResult, at: float) -> CallNote:

@@ -46,6 +46,9 @@ BROKEN_AFTER = 3
 BROKEN_PAUSE = 60.0
 """Seconds of such a while at most."""
 
+SESSION_PAUSE = 300.0
+"""Seconds at most for which the calls of one session are not leased after its files could not be had."""
+
 REPORT_BYTES = 16 * 1024 * 1024
 """Results that one commit reports at most, in bytes; a local hub takes 64 MiB."""
 
@@ -91,6 +94,8 @@ class Slots:
         self._average: float | None = None
         self._broken = 0
         self._resume_at = 0.0
+        self._faulty: dict[str, tuple[int, float]] = {}
+        """Sessions whose calls failed by this machine's fault: how often in a row, and until when they wait."""
         self._settled = runtime.event()
         self._settled.set()
 
@@ -107,6 +112,14 @@ class Slots:
         """Faults of this machine in a row."""
         with self._lock:
             return self._broken
+
+    def avoided(self) -> tuple[str, ...]:
+        """Sessions whose calls are not to be leased now: what is wrong with one must not stop the others."""
+        with self._lock:
+            now = self._runtime.monotonic()
+            for session in [one for one, (_, until) in self._faulty.items() if now > until + 2 * SESSION_PAUSE]:
+                del self._faulty[session]
+            return tuple(sorted(one for one, (_, until) in self._faulty.items() if now < until))
 
     @property
     def idle(self) -> bool:
@@ -355,16 +368,24 @@ class Slots:
         if result.infrastructure:
             self._give_up_on(one.task, result.error or "the sandbox could not be set up")
             return
-        self._broken = 0
+        if one.task.session is None:
+            self._broken = 0
+        else:
+            self._faulty.pop(one.task.session, None)
         if one.stopped_because and not result.success:
             self._returned.append(Returned(one.task.id, one.token, one.stopped_because))
             return
         self._finished.append(ended)
 
     def _give_up_on(self, task: Task, reason: str) -> None:
-        """Return a lease for a fault of this machine, and lease less while that goes on."""
-        self._broken += 1
-        self._resume_at = self._runtime.monotonic() + min(BROKEN_PAUSE, 2.0 ** min(self._broken, 10))
+        """Return a lease for a fault of this machine, and lease less while that goes on; of a session its calls."""
+        now = self._runtime.monotonic()
+        if task.session is None:
+            self._broken += 1
+            self._resume_at = now + min(BROKEN_PAUSE, 2.0 ** min(self._broken, 10))
+        else:
+            count = self._faulty.get(task.session, (0, 0.0))[0] + 1
+            self._faulty[task.session] = count, now + min(SESSION_PAUSE, 2.0 ** min(count, 10))
         task_id, token = key_of(task)
         self._returned.append(Returned(task_id, token, reason))
 

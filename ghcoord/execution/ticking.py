@@ -78,6 +78,7 @@ class Ticking(ABC):
         self._next_due: float | None = None
         self._next_look = 0.0
         self._asked = 0
+        self._avoided: frozenset[str] = frozenset()
         self._queued = 0
         self._quiet_since: float | None = None
         self._until_idle: float | None = None
@@ -134,7 +135,8 @@ class Ticking(ABC):
         due = self._next_due is not None and self.hub.now().timestamp() >= self._next_due
         freed = want > 0 and self._asked == 0
         news = self.sessions.news
-        if head != self._seen_head or finished or returned or said or renew or due or freed or news:
+        again = want > 0 and not self._avoided <= set(slots.avoided())
+        if head != self._seen_head or finished or returned or said or renew or due or freed or news or again:
             request = replace(
                 self._wish(want), renew=renew, draining=self._draining, finished=finished, returned=returned, said=said
             )
@@ -163,7 +165,8 @@ class Ticking(ABC):
         renew = looked >= rhythm.renew_at()
         # A try that reads little wins more races: a lease that could not be renewed at once goes first.
         want = 0 if renew and rhythm.losing else self._wanted()
-        if not (step.commit or step.due or head != self._seen_head or (want > 0 and self._asked == 0)):
+        more = want > 0 and (self._asked == 0 or not self._avoided <= set(slots.avoided()))
+        if not (step.commit or step.due or head != self._seen_head or more):
             return
         finished, returned = slots.outcomes()
         request = replace(
@@ -226,6 +229,7 @@ class Ticking(ABC):
             health=self._pulse.health(),
             sessions=self.sessions.reports(),
             adopt=0 if self._draining else self.sessions.room,
+            avoid=self._slots.avoided(),
         )
         rhythm = self.rhythm
         if rhythm.pace is None:
@@ -281,10 +285,11 @@ class Ticking(ABC):
         self._seen_head = newest[1] if newest is not None and newest[0] == reply.revision else head
         self._next_due = reply.next_due
         self._asked = request.want
+        self._avoided = frozenset(request.avoid)
         self._queued = reply.queued
         if self._recovered:
             self.sessions.follow(reply.sessions, reply.revision)
-            if reply.renewed:
+            if self.sessions.lease_runs():  # renewed, or taken anew
                 self.sessions.resume()
         unknown = set(reply.held.items()) - self._slots.known() - {key_of(task) for task in reply.leased}
         for task_id, token in unknown:

@@ -136,6 +136,7 @@ class WorkerDaemon(Ticking):
         self.sessions.serve(tools)
         wake = runtime.event()
         self.sessions.on_news = wake.set
+        self.sessions.lease_runs = lambda: runtime.monotonic() < rhythm.give_up_at()
         identity = None if self.sandbox is None else self.sandbox.identity
         taken = Slots(
             runtime,

@@ -126,7 +126,7 @@ def worker_view(worker: Worker, margin: float) -> View:
             "supported_task_types": list(worker.capabilities.supported_task_types),
             "labels": dict(worker.capabilities.labels),
         },
-        "sandbox": None if worker.sandbox is None else {"driver": worker.sandbox.driver, "tier": worker.sandbox.tier},
+        "sandbox": None if worker.sandbox is None else worker.sandbox.model_dump(include={"driver", "tier", "limits"}),
         "max_sessions": worker.max_sessions,
         "active_sessions": worker.active_sessions,
         "session_ids": list(worker.session_ids),

@@ -138,6 +138,18 @@ class Session(Record):
         """Its newest checkpoint that any worker can restore."""
         return next((one for one in reversed(self.checkpoints) if one.published), None)
 
+    @property
+    def rescue(self) -> Checkpoint | None:
+        """Where it goes on when its worker dies, as far as the hub has its files; ``None`` when it is lost then.
+
+        That is the latest saved state of what it was last put to: not one that a
+        restoration gave up, and no archive that nobody has restored.
+        """
+        start = None if self.restore_from is None else self.checkpoint(self.restore_from)
+        if start is not None and start.published:
+            return start
+        return _latest(self.checkpoints, published=True)
+
 
 class SessionReport(_Part):
     """What a worker says of a session that it has, with its next tick.
@@ -193,11 +205,7 @@ def displaced(session: Session, why: str) -> Session:
     update: dict[str, Any] = {"worker_id": None, "active_tasks": 0, "usage": Usage()}
     if session.state not in (SessionState.ACTIVE, SessionState.PARKED):
         return session.model_copy(update=update)
-    start = None
-    if session.state is SessionState.PARKED and session.restore_from is not None:
-        start = session.checkpoint(session.restore_from)
-    if start is None or not start.published:
-        start = session.published
+    start = session.rescue
     if start is None:
         return lost(session, why)
     return session.model_copy(update={**update, "state": SessionState.PARKED, "restore_from": start.id})
@@ -250,8 +258,8 @@ def with_checkpoint(session: Session, made: Checkpoint, keep: int) -> tuple[Sess
     The newest published one stays in any case: it is what another worker would start from.
     """
     every = (*(one for one in session.checkpoints if one.id != made.id), made)
-    rescue = next((one.id for one in reversed(every) if one.published), None)
-    kept = tuple(one for at, one in enumerate(every) if at >= len(every) - max(1, keep) or one.id == rescue)
+    rescue = _latest(every, published=True)
+    kept = tuple(one for at, one in enumerate(every) if at >= len(every) - max(1, keep) or one is rescue)
     gone = [one.id for one in every if one not in kept]
     return session.model_copy(update={"checkpoints": _slim(kept), "restore_from": made.id}), gone
 
@@ -261,8 +269,15 @@ def without_checkpoint(session: Session, checkpoint_id: str) -> Session:
     left = tuple(one for one in session.checkpoints if one.id != checkpoint_id)
     start = session.restore_from
     if start == checkpoint_id:
-        start = left[-1].id if left else None
+        other = _latest(left, published=True) or _latest(left) or (left[-1] if left else None)
+        start = None if other is None else other.id
     return session.model_copy(update={"checkpoints": left, "restore_from": start})
+
+
+def _latest(checkpoints: tuple[Checkpoint, ...], *, published: bool = False) -> Checkpoint | None:
+    """The newest that a worker has made; with ``published`` of those in the hub."""
+    found = (one for one in reversed(checkpoints) if one.worker and (one.published or not published))
+    return next(found, None)
 
 
 def _slim(checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:

@@ -78,10 +78,14 @@ class Capabilities(_Part):
 
 
 class SandboxInfo(_Part):
-    """Which sandbox the worker runs tasks in: ``tier`` is ``full``, ``partial`` or ``none``."""
+    """Which sandbox the worker runs tasks in: ``tier`` is ``full``, ``partial`` or ``none``.
+
+    ``limits`` says of each limit whether it is kept ``hard`` or ``soft``, and by what.
+    """
 
     driver: str = "none"
     tier: str = "none"
+    limits: dict[str, str] = Field(default_factory=dict)
 
 
 UNHEALTHY = "unhealthy"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,35 @@ def test_colour_is_for_terminals(cli: Cli, hub: Path, extra: dict[str, str], col
 def test_cleaning(text: str, line: str, block: str) -> None:
     """Letters and symbols of any script stay; what a terminal would act on shows as an escape."""
     assert (line, block) == (clean(text), clean_text(text))
+
+
+RUNNER_COMMAND = re.compile(r"^\s*::[A-Za-z]|##\[", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "::add-mask::e",
+        "said\n \u3000 ::stop-commands::x\nmore",
+        "error ##[add-mask]e",
+        "\r::set-output name=a::b",
+        "##[group]\n##[endgroup]##[debug]",
+    ],
+)
+def test_a_runner_finds_no_command_in_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a job of GitHub Actions nothing that a task printed is obeyed, in whichever pieces it comes; else it stays."""
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    assert "a :: b" == clean_text("a :: b")
+    assert text.replace("\r", "\\r") == clean_text(text)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert ("a :: b::c C# [1]", "C#") == (clean_text("a :: b::c C# [1]"), clean("C#"))
+    for at in range(len(text)):
+        for then in range(at, len(text)):
+            pieces = [clean_text(piece) for piece in (text[:at], text[at:then], text[then:])]
+            assert not RUNNER_COMMAND.search("".join(pieces)), pieces
+    assert not RUNNER_COMMAND.search(clean(text))
+    assert not RUNNER_COMMAND.search(to_json({"k": text}))
+    assert {"k": text} == json.loads(to_json({"k": text}))
 
 
 def test_json_is_exact_and_safe() -> None:

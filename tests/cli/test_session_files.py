@@ -72,6 +72,7 @@ def test_programs_stay_programs(cli: Cli, session: str, file: Path) -> None:
     assert "-rw-r--r--" in cli("session", "exec", session, "ls", "-l", "plain").out
 
 
+@pytest.mark.slow
 def test_through_pipes(session: str) -> None:
     """Standard input and output carry bytes as they are, however many."""
     for content in (BINARY, LARGE):

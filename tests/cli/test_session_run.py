@@ -125,7 +125,8 @@ def test_follow_prints_while_it_runs(cli: Cli, session: str) -> None:
     assert Run(2, "out\n", "") == cli("session", "exec", session, "--follow", "sh", "-c", "echo out; exit 2")
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_command(cli: Cli, living: Hub, session: str, number: signal.Signals) -> None:
     """Exit code 130, and the command does not go on."""
     process = subprocess.Popen(
@@ -178,3 +179,18 @@ def test_a_lost_session(cli: Cli, hub: Path, tmp_path: Path) -> None:
             assert (7, True) == (refused.code, "s1 was lost" in refused.error), refused.err
         assert "lost: " in cli("session", "show", "s1").out
         assert 0 == cli("session", "destroy", "s1", "--yes").code
+
+
+@pytest.mark.slow
+def test_a_call_that_waits_for_a_dead_worker(cli: Cli, hub: Path, tmp_path: Path) -> None:
+    """Its death is said and acted upon by whoever waits, although no other worker is there to notice."""
+    args = ("--ttl", "2", "--poll", "50ms", "--workspace", str(tmp_path / "base"))
+    (tmp_path / "base").mkdir()
+    with workers(hub, "w1", args=args) as [first]:
+        until(lambda: cli("session", "create", "--id", "s1").code == 0)
+        assert 0 == cli("session", "exec", "s1", "touch", "x").code
+        first.signal(9)
+        refused = cli("session", "exec", "s1", "true")
+    assert 7 == refused.code
+    assert "the worker w1 is silent" in refused.err
+    assert "error: the session s1 was lost: its worker w1 died; create another" == refused.err.splitlines()[-1]

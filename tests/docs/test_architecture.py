@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+
+import pytest
 
 import ghcoord
 from ghcoord.coord import layout
-from ghcoord.coord.layout import FLEET, LOCKS, META, memory_space
+from ghcoord.coord.layout import FILES, FLEET, LOCKS, META, memory_space
 from ghcoord.coord.queue import records
+from ghcoord.coord.sessions.manifests import FileEntry, Manifest, ManifestRecord
 from ghcoord.coord.workers.tick import Beat, Finished
 from ghcoord.hub import Capabilities, Hub, Submission
 from ghcoord.model.steps import cancel
@@ -18,6 +23,7 @@ from tests.docs.pages import ROOT
 _PLACES = {
     "xx": "[0-9a-f]{2}",
     "yy": "[0-9a-f]{2}",
+    "NNNN": "[0-9]{4}",
     "SSSSSSSSSS": "[0-9a-f]{10}",
     "SSSSSS": "[0-9a-f]{6}",
     "SSS": "[0-9a-f]{3}",
@@ -48,7 +54,7 @@ def codes(cell: str) -> list[str]:
 
 def patterns() -> dict[str, dict[str, re.Pattern[str]]]:
     """The paths that the page lists for each space, as patterns."""
-    spaces = [META, FLEET, LOCKS, "memory/NAMESPACE"]
+    spaces = [META, FLEET, LOCKS, FILES, "memory/NAMESPACE"]
     found: dict[str, dict[str, re.Pattern[str]]] = {space: {} for space in spaces}
     for where, paths, _ in table("On disk"):
         for space in spaces if where == "every one" else codes(where):
@@ -83,7 +89,30 @@ def busy_hub() -> Hub:
     hub.locks.paths.acquire(["src/**"], "ann")
     hub.memory.set("color", "blue", fence=("deploy", lock.token))
     hub.memory.set("coal", "black", ttl=60)
+    _sessions(hub)
     return hub
+
+
+def _sessions(hub: Hub) -> None:
+    """One that a worker has, with calls and a checkpoint; one that waits for a worker; artifacts."""
+    one = hub.sessions.create("one", sandbox="none", worker="w2")
+    for key in (None, "k"):
+        hub.sessions.submit_call(one.id, "echo", {}, key=key)
+    for owner in ({"session_id": one.id}, {"task_id": "t1"}):
+        hub.artifacts.put("small", b"x", retention=60, **owner)
+    hub.artifacts.put("large", os.urandom(9_000_000))
+    with pytest.raises(InterruptedError):
+        hub.artifacts.put("cut off", os.urandom(36_000_000), tell=_interrupt)
+    digest = hashlib.sha256(b"x").hexdigest()
+    record = ManifestRecord(id="c123456789abc", session=one.id, epoch=one.epoch, created_at=hub.now())
+    hub.sessions.publish(Manifest(record, {"f": FileEntry(0o644, 1, 0, digest)}), lambda digest: iter([b"x"]))
+    waiting = hub.sessions.create("waits", sandbox="none", worker="w1")
+    hub.sessions.park("w1", {waiting.id: waiting.epoch})
+
+
+def _interrupt(done: int) -> None:
+    if done > 34_000_000:
+        raise InterruptedError
 
 
 def _line_up(hub: Hub) -> None:

@@ -30,6 +30,8 @@ _UNITS = {
 _ROW = re.compile(
     r"^\| (?P<what>.+) \| (?P<number>[\d,.]+) ?(?P<unit>\w*) \| `(?P<where>ghcoord[^`]+)` \|$", re.MULTILINE
 )
+_PLACE = re.compile(r"([a-z0-9_.]+)\.(\w+)(\(\))?(?:\.(\w+))?")
+"""A module, a constant or a class without arguments, and a field of it."""
 
 
 def _submission(field: str, number: int) -> None:
@@ -73,12 +75,11 @@ def test_limit_is_as_documented(what: str, number: float, where: str) -> None:
         with pytest.raises((UsageError, TooLarge)):
             TRIED[where](int(number) + 1)
         return
-    module, _, rest = where.rpartition(".")
-    call = re.fullmatch(r"(.+)\.(\w+)\(\)", module)
-    if call is not None:
-        assert number == getattr(getattr(import_module(call[1]), call[2])(), rest)
-    else:
-        assert number == getattr(import_module(module), rest)
+    module, constant, called, field = _PLACE.fullmatch(where).groups()  # type: ignore[union-attr]
+    found = getattr(import_module(module), constant)
+    if called:
+        found = found()
+    assert number == (getattr(found, field) if field else found)
 
 
 def test_every_row_is_tested() -> None:

@@ -21,7 +21,7 @@ from tests.processes import needs_program
 Mistakes = Future[list[str]]
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-_NEEDS_SANDBOX = ("run.python", "submit shell")
+_NEEDS_SANDBOX = ("run.python", "submit shell", "session create")
 _KNOWN = {"console", "sh", "python", "json", "toml", "ini", "yaml", "text", "mermaid"}
 
 
@@ -62,6 +62,7 @@ _LONG = {"README.md", "docs/benchmarks.md"} | {
         "repair",
         "run-workers",
         "schedules",
+        "sessions",
         "share-memory",
         "task-queue",
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import resource
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +163,64 @@ def test_what_was_deleted_and_is_open_counts(tmp_path: Path) -> None:
         watched.close()
     watched, over = measured(tmp_path, 2 * MIB)
     assert not over
+    watched.close()
+
+
+MAPPER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+if "shy" in sys.argv: libc.prctl(4, 0, 0, 0, 0)
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+os.write(fd, b"x" * (3 << 20)); os.fsync(fd); os.unlink(sys.argv[1])
+if "open" not in sys.argv: libc.mmap(None, 4096, 1, 1, fd, ctypes.c_long(0)); os.close(fd)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["mapped", "mapped shy", "open shy"])
+@pytest.mark.parametrize("may_look", [True, False])
+def test_what_was_deleted_and_is_held_elsewhere_counts(
+    how: str, may_look: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapping holds a file too; where nobody may look at what is held, what the disk has lost counts."""
+    watched = Filling(tmp_path, 2 * MIB)
+    watched.begin()
+    argv = [sys.executable, "-c", MAPPER, str(tmp_path / "big"), *how.split()]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        if not may_look:
+            refuse(monkeypatch, f"/proc/{holder.pid}/" + ("map_files" if how == "mapped" else "fd"))
+        over = False
+        for step in range(1, 40):
+            over = over or watched.look(step * 0.3, [holder.pid])
+        holder.kill()
+    watched.close()
+    assert over
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, below: str) -> None:
+    """As an ordinary worker is refused."""
+    for name in ("stat", "listdir"):
+        real = getattr(os, name)
+
+        def refusing(path: object, *args: object, real: Any = real, **named: object) -> object:
+            if str(path).startswith(below):
+                raise PermissionError(errno.EACCES, "no")
+            return real(path, *args, **named)
+
+        monkeypatch.setattr(os, name, refusing)
+
+
+def test_a_list_of_mappings_that_is_too_long_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not read of it counts as what the disk has lost."""
+    monkeypatch.setattr(filling, "MOST_MAPPINGS", 100)
+    monkeypatch.setattr(filling, "_TURN", 10)
+    watched = Filling(tmp_path, MIB)
+    watched.begin()
+    watched.look(1.0, [os.getpid()])
+    assert watched._closed
     watched.close()
 
 

@@ -5,30 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ghcoord.execution.sandbox.orphans import end_orphans
+from ghcoord.execution.sandbox.orphans import MARK, end_orphans
 from tests.processes import until
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    """A program called ``bwrap`` that only waits."""
-    found = shutil.which("sleep")
+def program(folder: Path, name: str) -> str:
+    """The program ``name``, called ``bwrap``."""
+    found = shutil.which(name)
     assert found is not None
-    return Path(shutil.copy(found, tmp_path / "bwrap"))
-
-
-@pytest.fixture(params=["ours", "another's"])
-def marked(request: pytest.FixtureRequest) -> Iterator[tuple[int, bool]]:
-    """A file in memory that marks our launches, or one that does not."""
-    ours = request.param == "ours"
-    fd = os.memfd_create("ghcoord" if ours else "other")
-    yield fd, ours
-    os.close(fd)
+    folder.mkdir()
+    return str(shutil.copy(found, str(folder / "bwrap")))
 
 
 def alive(pid: int) -> bool:
@@ -38,11 +28,15 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_only_our_orphans_are_ended(program: Path, marked: tuple[int, bool]) -> None:
-    """A pid namespace's first process whose parent has died is ended if it is ours; with its parent alive it is not."""
-    fd, ours = marked
-    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", str(program), "60"]
-    outer = subprocess.Popen(command, pass_fds=(fd,), stderr=subprocess.DEVNULL)
+@pytest.mark.parametrize("ours", [True, False])
+def test_only_our_orphans_are_ended(tmp_path: Path, ours: bool) -> None:
+    """A pid namespace's first process whose parent has died is ended if it is ours; with its parent alive it is not.
+
+    Whatever it has closed, and whatever runs inside by then.
+    """
+    inside = [program(tmp_path / "inner", "sh"), "-c", "sleep 60; :", *(MARK if ours else ("--setenv", "OTHER", "1"))]
+    command = [program(tmp_path / "outer", "unshare"), "--user", "--map-root-user", "--pid", "--fork", *inside]
+    outer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
     try:
         until(lambda: outer.poll() is not None or children.read_text().strip(), 5)
@@ -54,7 +48,7 @@ def test_only_our_orphans_are_ended(program: Path, marked: tuple[int, bool]) -> 
         assert alive(inner)
         outer.kill()
         outer.wait()
-        until(lambda: "\nPPid:\t1\n" in Path(f"/proc/{inner}/status").read_text(), 5)
+        until(lambda: f"\nPPid:\t{outer.pid}\n" not in Path(f"/proc/{inner}/status").read_text(), 5)
         end_orphans()
         if ours:
             until(lambda: not alive(inner), 5)

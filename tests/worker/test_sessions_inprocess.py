@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ghcoord.errors import NotFound
+from ghcoord.errors import NotFound, SandboxError
 from ghcoord.execution.checkpoints.checkpoints import Checkpoints
 from ghcoord.execution.worker import WorkerDaemon
 from ghcoord.hub import Hub
@@ -204,3 +204,31 @@ def test_calls_at_the_limit_of_a_session(hub: Hub, start: Callable[..., WorkerDa
     command = "mkdir one && sleep 0.1 && rmdir one"
     tasks = [hub.sessions.submit_call("s1", "shell", {"command": command}) for _ in range(4)]
     assert all(hub.tasks.wait(task.id, 30).success for task in tasks)
+
+
+def test_a_session_that_cannot_be_opened_stops_nobody_else(hub: Hub, start: Callable[..., WorkerDaemon]) -> None:
+    """Its calls are tried again less and less often; tasks and other sessions go on meanwhile."""
+    daemon = start()
+    opening = daemon.sessions._opening.open
+    tries: list[str] = []
+
+    def fail(session: Any) -> Any:
+        if session.id == "bad" and len(tries) < 4:
+            tries.append(session.id)
+            raise SandboxError("the package index does not answer")
+        return opening(session)
+
+    daemon.sessions._opening.open = fail  # type: ignore[method-assign]
+    hub.sessions.create("bad")
+    hub.sessions.create("good")
+    waiting = hub.sessions.submit_call("bad", "echo", {"message": "x"})
+    until(lambda: len(tries) >= 2)
+    began = time.monotonic()
+    for number in range(5):
+        assert hub.tasks.wait(hub.tasks.submit("echo", {"message": str(number)}).id, 10).success
+        assert "x\n" == call(hub, "good", "echo x")
+    assert time.monotonic() - began < 8
+    assert len(tries) < 4
+    del tries[:]
+    tries += ["enough"] * 4
+    until(lambda: (found := hub.tasks.get(waiting.id)) is not None and found.ended, 20)

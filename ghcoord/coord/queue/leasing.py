@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from ghcoord.coord import layout
@@ -48,6 +48,7 @@ def lease(
     held: Sequence[Task] | None = None,
     ahead: int = 0,
     most: int = HELD_BYTES,
+    avoid: Collection[str] = (),
 ) -> list[Task]:
     """Lease the best ``count`` queued tasks that ``worker`` can run with ``tools``, in order.
 
@@ -56,14 +57,14 @@ def lease(
     not be taken back at once.
     ``held`` is what it holds already, where the caller knows.  For ``ahead`` of
     the tasks there is no slot yet: those have no key, whose limits are for
-    tasks that start.
+    tasks that start.  Calls of the sessions in ``avoid`` are left alone.
     """
     if count <= 0:
         return []
     offer = worker.offer._replace(tools=frozenset(tools))
     present = leased_to(tx, worker.id) if held is None else held
     room = most - sum(records.size_of(tx, task) for task in present)
-    chosen = choose(tx, worker.id, offer, count, room, ahead, with_calls(tx, worker))
+    chosen = choose(tx, worker.id, offer, count, room, ahead, [one for one in with_calls(tx, worker) if one not in avoid])
     if not chosen:
         return []
     granted = [(task, model.lease(task, worker.id, now=tx.now, revision=tx.revision)) for task in chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -150,6 +151,8 @@ def data_of(result: TaskResult, name: str) -> Any:
     return result.data[name]
 
 
+_CALL_ID = re.compile(r"c[0-9a-f]{32}", re.ASCII)
+
 Mark = tuple[str, str]
 """What tells a repeated call: ``key`` or ``sequence``, and its value."""
 
@@ -176,6 +179,11 @@ def call_id(session: Session, mark: Mark) -> str:
     """The id of the task of a marked call: it follows from the session, this one and no later one of its id."""
     text = "\0".join((session.id, str(session.born or session.created_at.timestamp()), *mark))
     return f"c{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def is_marked(task_id: str) -> bool:
+    """Whether this is the id of a marked call's task."""
+    return _CALL_ID.fullmatch(task_id) is not None
 
 
 def _again(tx: Tx, session: Session, known: Task, one: Submission, mark: Mark) -> Task:

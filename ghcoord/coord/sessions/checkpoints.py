@@ -31,7 +31,7 @@ from ghcoord.coord.sessions.manifests import (
     new_checkpoint_id,
 )
 from ghcoord.coord.sessions.placements import Placements
-from ghcoord.errors import Corrupt, NotFound, Unavailable, UsageError
+from ghcoord.errors import Conflict, Corrupt, NotFound, Unavailable, UsageError
 from ghcoord.model.codec import stamp
 from ghcoord.model.limits import DEFAULT_LIMITS, Limits
 from ghcoord.model.session import Checkpoint, Session
@@ -162,9 +162,9 @@ class SessionCheckpoints(Placements):
             try:
                 self._contents.put(folder, items, extra={layout.manifest_name(manifest.id): data})
                 return
-            except Unavailable:
+            except Conflict as why:
                 if attempt == TRIES - 1:
-                    raise
+                    raise Unavailable(f"the checkpoint could not be stored: {why.message}") from why
 
     def delete_checkpoint(self, session_id: str, checkpoint_id: str) -> None:
         """Remove a checkpoint. Raises ``NotFound``, and ``UsageError`` where it is all that is left of the files."""

@@ -19,9 +19,10 @@ def rebuild(tx: Tx) -> None:
     workers = {worker.id: worker for worker in WORKER_TABLE.all(tx, FLEET)}
     sessions: dict[str, Session] = {}
     for session in list(SESSION_TABLE.all(tx, FLEET)):
-        here = session.worker_id is None or session.worker_id in workers
-        if not here:
+        if session.worker_id is not None and session.worker_id not in workers:
             session = records.displace(tx, session, f"its worker {session.worker_id} is no longer registered")
+        elif session.worker_id is None and session.state is SessionState.ACTIVE:
+            session = records.displace(tx, session, "it was taken off its worker by hand")
         sessions[session.id] = session
     _lists(tx, workers, sessions)
     waiting = {layout.unplaced_path(one.id) for one in sessions.values() if one.is_waiting}

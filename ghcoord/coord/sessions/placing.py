@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from ghcoord.coord import layout
 from ghcoord.coord.context import WORKER_TABLE
@@ -20,6 +21,10 @@ from ghcoord.store.tx import Tx
 
 SHOWN = 5
 """Workers that a message names."""
+
+
+CALLS_SEEN = 20
+"""Waiting calls of a session that are looked at to learn whether a worker has their tools."""
 
 
 def choose(tx: Tx, session: Session, judge: Judge, *, only: str | None = None) -> Worker:
@@ -97,13 +102,19 @@ def adopt(tx: Tx, worker: Worker, most: int) -> list[Session]:
     for session in _waiting(tx):
         if len(taken) >= room:
             break
-        if why_not(worker, session):
+        if why_not(worker, session) or not _can_run(tx, worker, session):
             continue
         try:
             taken.append(records.place(tx, session, worker))
         except TooLarge:
             break  # its record holds no more names
     return taken
+
+
+def _can_run(tx: Tx, worker: Worker, session: Session) -> bool:
+    """Whether the worker has the tool of one of the first calls that wait: else they would wait there for ever."""
+    tools = worker.offer.tools
+    return not tools or any(call.tool in tools for call in islice(records.open_calls(tx, session.id), CALLS_SEEN))
 
 
 def _waiting(tx: Tx) -> Iterator[Session]:

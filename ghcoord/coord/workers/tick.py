@@ -75,7 +75,8 @@ class Beat:
     it leaves what is due to others, unless there is anything to commit.
 
     ``sessions`` is what it says of those that it has; ``adopt`` is how many
-    more it would take now, of those that have calls and no worker.
+    more it would take now, of those that have calls and no worker.  Calls of
+    the sessions in ``avoid`` are not leased: it could not open these just now.
     ``touched`` tells when its callers last looked at sessions, in seconds since
     the epoch.
     """
@@ -98,6 +99,7 @@ class Beat:
     upkeep: bool = True
     sessions: Sequence[SessionReport] = ()
     adopt: int = 0
+    avoid: Sequence[str] = ()
     touched: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -165,7 +167,7 @@ def _beat(tx: Tx, beat: Beat) -> Reply:
     held = leasing.leased_to(tx, beat.worker_id)
     if not (beat.draining or reply.drain):
         want, ahead = _part(tx, beat)
-        reply.leased = leasing.lease(tx, worker, beat.tools, want, held, ahead=ahead, most=beat.room)
+        reply.leased = leasing.lease(tx, worker, beat.tools, want, held, ahead, beat.room, beat.avoid)
         held += reply.leased
     reply.held = {task.id: task.lease.token for task in held if task.lease is not None}
     states = counts.read(tx).states

@@ -65,7 +65,8 @@ class LocalStore:
     def held(self) -> Iterator[None]:
         """Hold the folder, which is made: nobody else writes to it or removes from it. Raises ``Unavailable``."""
         try:
-            self._objects.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._objects.mkdir(mode=0o700, exist_ok=True)
             self._manifests.mkdir(mode=0o700, exist_ok=True)
             fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as why:

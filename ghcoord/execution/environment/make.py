@@ -12,22 +12,25 @@ that lies at its place is followed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import SandboxError
+from ghcoord.errors import GhcoordError, SandboxError
 from ghcoord.execution import process
 from ghcoord.execution.environment.lock import ENVIRONMENT
+from ghcoord.execution.files import tree
+from ghcoord.execution.files.paths import PRIVATE_PREFIX
 from ghcoord.execution.sandbox.base import Identity, Sandbox, worker_python
-from ghcoord.execution.workspace import remove_tree
+from ghcoord.execution.workspace import DEEPEST, remove_tree
 
 _TRIES = 5
 _CONFIG_BYTES = 4096
@@ -48,6 +51,7 @@ PATH="$VIRTUAL_ENV/bin:$PATH"
 export VIRTUAL_ENV PATH
 """
 
+_count = itertools.count()
 _placing = threading.Lock()
 """Two first calls of a session at a time: the second finds what the first has made."""
 
@@ -88,9 +92,9 @@ def make_environment(workspace: Path, sandbox: Sandbox, runtime: Runtime) -> Pat
                 return workspace / ENVIRONMENT
             with _private(workspace.parent) as private:
                 _build(private / "new", python, inside, sandbox.identity)
-                with _placing:
+                with _set_aside(fd) as set_aside, _placing:
                     if not _is_whole(fd, python):
-                        _put_in_place(private, fd)
+                        _put_in_place(private, fd, set_aside)
     except OSError as why:
         raise SandboxError(f"the environment in {workspace} could not be made: {why.strerror or why}") from why
     return workspace / ENVIRONMENT
@@ -221,32 +225,41 @@ def _build(root: Path, python: Interpreter, inside: str, identity: Identity | No
             os.chown(root / name, identity.uid, identity.gid, follow_symlinks=False)
 
 
-def _put_in_place(private: Path, workspace: int) -> None:
-    """Rename the new one in, and what is there out; whoever keeps putting things there ends this with an error."""
-    target = os.open(private, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _put_in_place(private: Path, workspace: int, set_aside: Callable[[], None]) -> None:
+    """Rename the new one in, and what is there aside; whoever keeps putting things there ends this with an error."""
+    source = os.open(private, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         for attempt in range(_TRIES):
             with contextlib.suppress(FileNotFoundError):
-                _move_out(workspace, target, f"old-{attempt}")
+                set_aside()
             try:
-                os.rename("new", ENVIRONMENT, src_dir_fd=target, dst_dir_fd=workspace)
+                os.rename("new", ENVIRONMENT, src_dir_fd=source, dst_dir_fd=workspace)
             except OSError:
                 if attempt == _TRIES - 1:
                     raise
             else:
                 return
     finally:
-        os.close(target)
+        os.close(source)
 
 
-def _move_out(workspace: int, target: int, name: str) -> None:
+@contextlib.contextmanager
+def _set_aside(workspace: int) -> Iterator[Callable[[], None]]:
+    """What takes the environment out of its place; it is removed when the block ends.
+
+    It never leaves the workspace: a process that has it open could go on
+    writing where nothing counts it.
+    """
+    names: list[str] = []
+
+    def set_aside() -> None:
+        name = f"{PRIVATE_PREFIX}old-{os.getpid()}-{next(_count)}"
+        os.rename(ENVIRONMENT, name, src_dir_fd=workspace, dst_dir_fd=workspace)
+        names.append(name)
+
     try:
-        os.rename(ENVIRONMENT, name, src_dir_fd=workspace, dst_dir_fd=target)
-    except PermissionError:
-        # A folder is moved by whoever may write it, for its entry "..".
-        fd = os.open(ENVIRONMENT, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=workspace)
-        try:
-            os.chmod(f"/proc/self/fd/{fd}", 0o700)
-        finally:
-            os.close(fd)
-        os.rename(ENVIRONMENT, name, src_dir_fd=workspace, dst_dir_fd=target)
+        yield set_aside
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError, GhcoordError):
+                tree.remove(workspace, name, DEEPEST)

@@ -13,9 +13,9 @@ counts this command's and nobody else's.
 Limits stated: without a cgroup, memory that belongs to no process and no file
 system (buffers of sockets and pipes) is not counted.  A worker that is killed
 by SIGKILL in the 10 to 20 ms in which a sandbox is being set up can leave that
-one launch behind, before it has run anything: the kernel tells bubblewrap of
-its parent's death only from then on.  A worker of the same machine ends it
-(:mod:`ghcoord.execution.sandbox.orphans`).
+one launch behind, sandboxed and without its soft limits: the kernel tells
+bubblewrap of its parent's death only from then on.  A worker of the same
+machine ends it (:mod:`ghcoord.execution.sandbox.orphans`).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from ghcoord.execution.sandbox.base import (
 from ghcoord.execution.sandbox.cgroup import Groups
 from ghcoord.execution.sandbox.job import Job, LimitSupport, Mount
 from ghcoord.execution.sandbox.launcher import descendants, parent_of
+from ghcoord.execution.sandbox.orphans import MARK
 from ghcoord.execution.sandbox.rlimits import apply_limits, resource_limits
 from ghcoord.execution.sandbox.seccomp import Policy, filter_bytes
 from ghcoord.execution.sandbox.watch import Watch
@@ -232,7 +233,7 @@ class _Bwrapped(Launch):
                 folders = ("/tmp", "/dev/shm")
                 self.watch = Watch(limits, job.workspace, groups=groups, apart=APART, memory_folders=folders)
         self.pass_fds = tuple(fd for fd in fds if fd not in (self.status_fd, self._block))
-        self.argv = [*program, "--args", str(fds[-1]), "--", *job.argv]
+        self.argv = [*program, *MARK, "--args", str(fds[-1]), "--", *job.argv]
         self.env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         self._limits = limits
         self._identity = sandbox.identity

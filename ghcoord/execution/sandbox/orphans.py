@@ -1,8 +1,9 @@
 """Sandboxes whose set-up was cut short by the death of their worker: found and ended.
 
 Between their start and the moment they have tied themselves to their parents,
-bubblewrap and its child wait for a worker or for each other, for ever, when a
-SIGKILL has taken what they wait for.  They have run nothing of the task.
+a SIGKILL of the worker leaves bubblewrap and its child waiting for it or for
+each other for ever; or, when they were told to go on already, leaves the
+command running inside, with nobody to hold it to its time and soft limits.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ import os
 import signal
 from pathlib import Path
 
-_MARK = "/memfd:ghcoord"  # what data_fd() calls its files: only our launches hold them
+MARK = ("--setenv", "GHCOORD_SANDBOX", "1")
+"""Options of our launches by which they are known; the variable is cleared before the command starts."""
+
+_MARK = "\0".join(("", *MARK, "")).encode()
 
 
 def end_orphans() -> int:
     """End such leftovers of this machine, as far as we may; returns how many.
 
     One is a ``bwrap`` of ours that is the first process of a pid namespace
-    while the bubblewrap outside of it is dead, or that one's worker: its parent
+    while the bubblewrap outside of it is dead: then it fell to another parent.
+    So is one whose bubblewrap lives while the worker is dead: that one's parent
     is the system's first process.  Where a worker is itself that one, as in a
-    container, only the former is looked for.
+    container, the latter is not looked for.
     """
     outer_too = not _first_is_worker()
     ended = 0
@@ -45,9 +50,10 @@ def _is_orphan(folder: Path, outer_too: bool) -> bool:
         name, parent, namespaces = _status(folder)
         if name != "bwrap" or len(namespaces) < 2 or namespaces[-1] != "1":
             return False
-        if parent != "1" and not (outer_too and _status(folder.parent / parent)[:2] == ("bwrap", "1")):
+        above, grandparent, _ = _status(folder.parent / parent)
+        if above == "bwrap" and not (outer_too and grandparent == "1"):
             return False
-        return any(os.readlink(fd).startswith(_MARK) for fd in (folder / "fd").iterdir())
+        return _MARK in (folder / "cmdline").read_bytes()
     except (OSError, ValueError):
         return False  # gone by now, or somebody else's
 

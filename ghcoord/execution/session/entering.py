@@ -10,16 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghcoord.errors import GhcoordError, NoCapacity, NotFound, SandboxError, SessionLost, Unavailable
+from ghcoord.errors import GhcoordError, NoCapacity, NotFound, SandboxError, SessionLost, Unavailable, UsageError
 from ghcoord.execution.session.entry import Entry, Running, do_nothing
 from ghcoord.execution.session.folder import SessionFolder, SessionsHome
-from ghcoord.execution.session.journal import Journal
+from ghcoord.execution.session.journal import TASK, Journal, content_of
 from ghcoord.execution.session.local import LocalSessions
 from ghcoord.execution.session.opening import Opening
 from ghcoord.execution.summary import Log
 from ghcoord.execution.tools.kit import Kit
 from ghcoord.hub import Hub
 from ghcoord.model.session import CallNote, Session, SessionReport, SessionState, Usage
+from ghcoord.model.task import Task, TaskResult
 from ghcoord.model.tool import Tool
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Entering(LocalSessions):
         self._pauses = 0
         """How often that has begun."""
         self._tools: dict[str, Tool] = {}
+        self.lease_runs: Callable[[], bool] = lambda: True
+        """Whether the worker's lease still counts: asked, since a process that was paused is not told in time."""
         self.on_news: Callable[[], None] = do_nothing
         """Told when there is something that the hub should hear soon."""
 
@@ -98,6 +101,31 @@ class Entering(LocalSessions):
             if (entry := self._entries.get(session_id)) is not None:
                 entry.note(note)
 
+    def remembered(self, session_id: str, task: Task) -> TaskResult | None:
+        """How a call of the hub with a key ended that has run in these files, though the hub does not know it yet."""
+        journal = self._journal(session_id)
+        if journal is None:
+            return None
+        try:
+            return journal.find(TASK + task.id, content_of(task.tool, task.args))
+        except (UsageError, OSError) as error:
+            self.log("warn", f"session {session_id}: what is noted of the call {task.id} cannot be used: {error}")
+            return None
+
+    def remember(self, session_id: str, task: Task, result: TaskResult) -> None:
+        """Note how such a call ended, before the hub hears it: it is not run again when this worker dies meanwhile."""
+        journal = self._journal(session_id)
+        try:
+            if journal is not None:
+                journal.note(TASK + task.id, content_of(task.tool, task.args), result)
+        except OSError as error:
+            self.log("warn", f"session {session_id}: a call could not be noted, it may run again: {error}")
+
+    def _journal(self, session_id: str) -> Journal | None:
+        with self._lock:
+            entry = self._entries.get(session_id)
+            return None if entry is None else entry.journal
+
     def used(self, session_id: str, usage: Usage) -> None:
         """A command of the session has ended and used so much."""
         with self._lock:
@@ -111,8 +139,9 @@ class Entering(LocalSessions):
             mine = False
             with self._lock:
                 entry = self._entries.get(session_id)
-                if self._paused and limited:
-                    raise Unavailable(f"the worker {self.worker_id} {self._paused}: try again when it is back")
+                if limited and (self._paused or not self.lease_runs()):
+                    why = self._paused or "could not renew its lease"
+                    raise Unavailable(f"the worker {self.worker_id} {why}: try again when it is back")
                 if self._draining and (limited or entry is None):
                     raise NoCapacity(f"the worker {self.worker_id} is draining: it takes no more calls", self.worker_id)
                 if entry is None:

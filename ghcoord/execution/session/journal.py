@@ -31,6 +31,9 @@ MOST_BYTES = 64 * 1024 * 1024
 MAX_KEY = 256
 """Characters of a key."""
 
+TASK = "task:"
+"""Begin of the names of calls that came through the hub: with a key, so that the task's id follows from it."""
+
 MAX_LINE = 2 * 1024 * 1024
 """Bytes of one call: more than a record of a result takes."""
 
@@ -192,7 +195,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         if "forgotten" not in said:
             TaskResult.model_validate(said["result"])
             name, digest = said["name"], said["digest"]
-            if not isinstance(digest, str) or not name.startswith(("key:", "sequence:")):
+            if not isinstance(digest, str) or not name.startswith(("key:", "sequence:", TASK)):
                 return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
         return None

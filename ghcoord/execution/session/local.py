@@ -146,6 +146,7 @@ class LocalSessions(ABC):
     _entries: dict[str, Entry]
     _tools: dict[str, Tool]
     _pauses: int
+    lease_runs: Callable[[], bool]
 
     @abstractmethod
     def enter(
@@ -162,8 +163,8 @@ class LocalSessions(ABC):
         """A command has ended and used so much."""
 
     @abstractmethod
-    def dropped(self, session_id: str, why: str) -> None:
-        """The session is no longer this worker's."""
+    def dropped(self, session_id: str, why: str, *, but: int | None = None) -> None:
+        """The session's files are over, unless they are those of the placement ``but``."""
 
     # -- calls
 
@@ -225,7 +226,7 @@ class LocalSessions(ABC):
     def _run(self, tool: Tool, args: dict[str, Any], call: LocalCall) -> TaskResult:
         started, pauses = self._runtime.monotonic(), self._pauses
         result = run_guarded(lambda: tool.run(dict(args), call))
-        if self._pauses != pauses:
+        if self._pauses != pauses or not self.lease_runs():
             raise LeaseLost(f"the worker {self.worker_id} lost its lease while the call ran: its files may be given up")
         if result.infrastructure:
             raise SandboxError(result.error or "the sandbox could not be set up")
@@ -258,7 +259,7 @@ class LocalSessions(ABC):
             if first is not None:
                 return first
             result = run()
-            if not call.cancelled():
+            if result.success or not call.cancelled():
                 try:
                     journal.note(name, digest, result)
                 except OSError as error:
@@ -374,7 +375,7 @@ class LocalSessions(ABC):
             if new_id is None and entry is not None and entry.running:
                 raise UsageError(f"{len(entry.running)} calls of the session {session_id} are running: wait for them")
         session = self.hub.sessions.restore(session_id, checkpoint, new_id=new_id, worker=self.worker_id)
-        self.dropped(session.id, "it was restored")
+        self.dropped(session.id, "it was restored", but=session.epoch)
         with self.enter(session.id, tool="", task_id=""):
             return session
 

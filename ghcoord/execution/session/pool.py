@@ -100,7 +100,8 @@ class SessionPool(Entering):
         self._waits = False
         epochs = {one: marker.epoch for one, marker in self.home.found().items()}
         back = self.hub.sessions.reattach(self.worker_id, token, epochs) if epochs else {}
-        gone = [one for one, epoch in epochs.items() if back.get(one) != epoch] + self.home.unfinished()
+        gone = [one for one, epoch in epochs.items() if back.get(one) != epoch and not self._may_return(one, epoch)]
+        gone += self.home.unfinished()
         with self._lock:
             self._placed = {**self._placed, **back}
             self._resting = {one: epoch for one, epoch in back.items() if one not in self._entries}
@@ -111,6 +112,18 @@ class SessionPool(Entering):
             self.log("info", f"{len(gone)} sessions are elsewhere or over: their files here are removed")
         self._remove_later(aside)
         return True
+
+    def _may_return(self, session_id: str, epoch: int) -> bool:
+        """Whether the files here are still the session's latest, though this worker cannot have it now."""
+        try:
+            session = self.hub.sessions.get(session_id)
+        except GhcoordError:
+            return True  # its record cannot be read now
+        if session is None or session.epoch != epoch:
+            return False
+        return session.worker_id == self.worker_id or (
+            session.worker_id is None and session.last_worker == self.worker_id
+        )
 
     def follow(self, placed: Mapping[str, int], revision: int | None = None) -> None:
         """What the hub says this worker has, by epoch: everything else is closed, and its files removed.
@@ -145,13 +158,17 @@ class SessionPool(Entering):
             self._put_away(entry)
         self._remove_later(aside)
 
-    def dropped(self, session_id: str, why: str) -> None:
-        """The session's present files are over: its calls are stopped, and the files removed when these have ended."""
+    def dropped(self, session_id: str, why: str, *, but: int | None = None) -> None:
+        """The session's present files are over: its calls are stopped, and the files removed when these have ended.
+
+        Those of the placement ``but`` stay.
+        """
         with self._lock:
-            self._placed.pop(session_id, None)
+            if self._placed.get(session_id) != but:
+                self._placed.pop(session_id, None)
             resting = self._resting.pop(session_id, None) is not None
             entry = self._entries.get(session_id)
-            if entry is not None and entry.folder is not None and not entry.closing:
+            if entry is not None and entry.folder is not None and not entry.closing and self._epoch(entry) != but:
                 entry.closing = why
                 cancel = [running.cancel for running in entry.running.values()]
             else:
@@ -320,8 +337,22 @@ class SessionPool(Entering):
             return session is not None and session.last_worker == worker_id and session.epoch == epoch
 
         saved = self.checkpoints.sessions()
-        removed = self.home.sweep_others(belongs)
+        removed = self.home.sweep_others(belongs) + self._sweep_own()
         for session_id in saved:
             if session_id not in sessions():
                 self.checkpoints.forget(session_id)
         return removed
+
+    def _sweep_own(self) -> int:
+        """Remove files here that waited for their session, which is elsewhere or over by now."""
+        if not self.home.held:
+            return 0
+        gone: list[Path | None] = []
+        for session_id, marker in self.home.found().items():
+            if self._may_return(session_id, marker.epoch):
+                continue
+            with self._lock:
+                if session_id not in {*self._placed, *self._entries, *self._resting}:
+                    gone.append(self._set_aside(session_id))
+        self._remove_later(gone)
+        return len(gone)

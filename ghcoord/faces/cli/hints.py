@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from ghcoord.model.requirements import Need, Offer
     from ghcoord.model.task import Task
 
-BUILT_IN = ("echo", "run.python", "shell")
-"""Tools that ``ghcoord worker start`` offers."""
+BUILT_IN = (
+    *("echo", "exec", "run.python", "shell", "test.run", "pkg.install"),
+    *("fs.delete", "fs.list", "fs.move", "fs.read", "fs.write"),
+)
+"""Tools that ``ghcoord worker start`` offers for tasks."""
 
 
 def offers(hub: Hub) -> list[Offer]:
@@ -42,9 +45,10 @@ def in_words(need: Need) -> str:
         text += f" as {need.type!r}"
     size = [f"{need.cpu_cores} cores"] if need.cpu_cores else []
     size += [f"{need.memory_mb} MiB"] if need.memory_mb else []
-    size += [f"a {need.tier} sandbox"] if need.tier != "none" else []
     if size:
         text += f" on {', '.join(size)}"
+    if need.tier != "none":
+        text += f" in a {need.tier} sandbox"
     return f"{text} with {', '.join(need.capabilities)}" if need.capabilities else text
 
 

@@ -1,8 +1,9 @@
 """Everything that commands print: JSON for scripts, tables and lines for people.
 
 Records come from others, so all that is printed passes :func:`clean`: control
-characters show as escapes, and nothing is read as Rich markup.  Rich is
-imported only when something is drawn.
+characters show as escapes, and nothing is read as Rich markup.  In a job of
+GitHub Actions, whose runner obeys lines such as ``::add-mask::x``, so do the
+marks of its commands.  Rich is imported only when something is drawn.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ghcoord.faces.cli.context import invocation
+from ghcoord.faces.cli.context import invocation, variable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,27 +26,40 @@ _HOSTILE = (
 )
 _IN_TEXT = re.compile(f"[{_HOSTILE}]")
 _IN_LINE = re.compile(f"[{_HOSTILE}\\t\\n]")
+_COMMAND = re.compile(r"(?<!\S):(?=:[A-Za-z])|(?<=##)\[")
+"""What makes a command of a runner: ``::name`` after nothing but blanks, here after any, and ``##[`` anywhere."""
+_COMMAND_BEGUN = re.compile(rf"{_COMMAND.pattern}|(?<!\S):(?=:?\Z)|#(?=\Z)")
+"""The same, and what becomes one when the line goes on."""
 _IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def clean(text: object) -> str:
     """``text`` as one line that is safe on a terminal: control characters become ``\\x1b``, ``\\n`` …"""
-    return _IN_LINE.sub(_escape, str(text))
+    return _defused(_COMMAND, _IN_LINE.sub(_escape, str(text)))
 
 
 def clean_text(text: str) -> str:
     """``text`` of several lines, safe on a terminal: line feeds and tabs stay."""
-    return _IN_TEXT.sub(_escape, text)
+    return _defused(_COMMAND_BEGUN, _IN_TEXT.sub(_escape, text))
 
 
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
 
 
+def _defused(command: re.Pattern[str], text: str) -> str:
+    return command.sub(lambda match: f"\\x{ord(match[0]):02x}", text) if _on_runner() else text
+
+
+def _on_runner() -> bool:
+    return variable("GITHUB_ACTIONS") == "true"
+
+
 def to_json(value: Any, indent: int | None = 2) -> str:
     """``value`` as JSON that is safe on a terminal and the same value when read back."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    return _IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    text = _IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return text.replace("##[", "#\\u0023[") if _on_runner() else text
 
 
 def emit(value: Any) -> None:

@@ -51,7 +51,7 @@ def create(
     workspace_id: Annotated[
         str | None, typer.Option("--workspace-id", metavar="W", help="What it works on: yours to choose.")
     ] = None,
-    user_id: Annotated[str | None, typer.Option("--user-id", metavar="U", help="Whose it is; default: yours.")] = None,
+    user_id: Annotated[str | None, typer.Option("--user-id", metavar="U", help="Whose it is: yours to choose.")] = None,
     meta: Annotated[list[str] | None, typer.Option("--meta", metavar="K=V", help="Metadata; k:=json.")] = None,
     env: Annotated[
         list[str] | None, typer.Option("--env", metavar="K=V", help="A variable for all its commands.")
@@ -62,7 +62,7 @@ def create(
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option("--allow", metavar="HOST", help="A host that pkg.install may reach besides the index."),
+        typer.Option("--allow", metavar="HOST", help="A host that its commands may reach over https; several."),
     ] = None,
     sandbox: Annotated[
         str,

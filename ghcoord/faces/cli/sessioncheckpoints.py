@@ -13,7 +13,7 @@ from ghcoord.faces import session_views as views
 from ghcoord.faces.cli.common import confirm
 from ghcoord.faces.cli.context import invocation, open_hub
 from ghcoord.faces.cli.output import clean_text, note, respond, say, table
-from ghcoord.faces.cli.sessionrun import Id, need_session
+from ghcoord.faces.cli.sessionrun import Id, fields_of, need_session
 from ghcoord.faces.cli.transfers import busy, guard_terminal, new_file, stdout_bytes
 from ghcoord.faces.views import iso
 from ghcoord.units import format_size
@@ -21,7 +21,7 @@ from ghcoord.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ghcoord.hub import Hub
+    from ghcoord.hub import Diff, Hub
     from ghcoord.model.session import Checkpoint
 
 FORMS = ("tar.zst", "tar.gz")
@@ -71,12 +71,19 @@ def checkpoint(
         elif export is not None and output is not None:
             _export(hub, session_id, export, output, yes)
         else:
-            with busy("saving"):
-                made = hub.sessions.checkpoint(session_id, name, wait=None)
+            made = _made(hub, session_id, name)
             respond(
                 views.checkpoint_view(made, session_id),
                 lambda: say(f"{made.id}: {_files(made.files)}, {format_size(made.size)}{_where(made)}"),
             )
+
+
+def _made(hub: Hub, session_id: str, name: str) -> Checkpoint:
+    from ghcoord.model.session import Checkpoint
+
+    with busy("saving"):
+        data = fields_of(hub, session_id, "session.checkpoint", {"name": name} if name else {})
+    return Checkpoint.model_validate(data["checkpoint"])
 
 
 def _files(number: int) -> str:
@@ -89,14 +96,13 @@ def _where(checkpoint: Checkpoint) -> str:
 
 def _show(found: Sequence[Checkpoint]) -> None:
     table(
-        ("ID", "CREATED", "FILES", "SIZE", "CHANGED", "PACKAGES", "WHERE", "NAME"),
+        ("ID", "CREATED", "FILES", "SIZE", "PKGS", "WHERE", "NAME"),
         [
             (
                 one.id,
                 iso(one.created_at)[:19],
                 one.files,
                 format_size(one.size),
-                len(one.modified),
                 len(one.packages),
                 "hub" if one.published else one.worker,
                 one.name or None,
@@ -104,7 +110,7 @@ def _show(found: Sequence[Checkpoint]) -> None:
             for one in found
         ],
         keep=("ID",),
-        right=("FILES", "SIZE", "CHANGED", "PACKAGES"),
+        right=("FILES", "SIZE", "PKGS"),
         empty="no checkpoints",
     )
 
@@ -200,11 +206,21 @@ def diff(
         for named in (a, b):
             if named is not None and all(one.id != named for one in saved):
                 raise _no_checkpoint(session_id, named)
-        found = hub.sessions.diff(session_id, saved[-1].id if a is None else a, b, text=text, wait=None)
+        found = _compared(hub, session_id, saved[-1].id if a is None else a, b, text)
     view: dict[str, Any] = {"id": session_id, **found.model_dump(mode="json")}
     respond(view, lambda: _show_diff(view))
     if exit_code and not found.empty:
         raise typer.Exit(1)
+
+
+def _compared(hub: Hub, session_id: str, a: str, b: str | None, text: bool) -> Diff:
+    """Two checkpoints as the hub has them, or one and the workspace, at which its worker looks."""
+    from ghcoord.hub import Diff
+
+    if b is not None:
+        return hub.sessions.diff(session_id, a, b, text=text)
+    with busy("comparing"):
+        return Diff.model_validate(fields_of(hub, session_id, "session.diff", {"a": a, "text": text})["diff"])
 
 
 _SIGNS = (("added", "A"), ("removed", "D"), ("changed", "M"))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from ghcoord.errors import Corrupt, GhcoordError, NotFound, TaskFailed, UsageError
+from ghcoord.errors import Corrupt, GhcoordError, NotFound, UsageError
 from ghcoord.faces.cli.context import invocation, open_hub
 from ghcoord.faces.cli.output import note, respond, say
-from ghcoord.faces.cli.sessionrun import Id, need_session, run_call
+from ghcoord.faces.cli.sessionrun import Id, fields_of, need_session
 from ghcoord.faces.cli.transfers import (
     busy,
     guard_terminal,
@@ -27,8 +27,7 @@ from ghcoord.faces.cli.transfers import (
 from ghcoord.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterator
 
     from ghcoord.hub import Hub
     from ghcoord.model.artifact import Artifact
@@ -38,6 +37,9 @@ DIRECT = 256 * 1024
 
 DIRECT_BACK = 45_000
 """Bytes that come back in a result, whose texts are cut at 64 KB, a third of it base64's."""
+
+CARRIER = "carried"
+"""Name of an artifact that carries a file."""
 
 CARRIED = 3600.0
 """Seconds after which an artifact that carries a file goes, should nobody remove it before."""
@@ -70,7 +72,7 @@ def put(
         head = source.read(DIRECT + 1)
         if len(head) <= DIRECT:
             sent = {"path": target, "contents": base64.b64encode(head).decode(), "encoding": "base64"}
-            data = _call(hub, session_id, "fs.write", {**sent, **_permissions(permissions)})
+            data = fields_of(hub, session_id, "fs.write", {**sent, **_permissions(permissions)})
             size = int(data["bytes_written"])
         else:
             whole = joined(head, source) if local == "-" else Path(local).expanduser()
@@ -131,7 +133,7 @@ def _put_large(hub: Hub, session_id: str, source: BinaryIO | Path, remote: str, 
     size = source.stat().st_size if isinstance(source, Path) else None
     with progress(size, "storing") as tell:
         artifact = hub.artifacts.put(
-            remote.rpartition("/")[2][:60],
+            CARRIER,
             source,
             session_id=session_id,
             retention=hub.artifacts.at_most(CARRIED),
@@ -139,9 +141,9 @@ def _put_large(hub: Hub, session_id: str, source: BinaryIO | Path, remote: str, 
         )
     try:
         with busy("the worker fetches it", artifact.size):
-            _call(hub, session_id, "artifact.get", {"id": artifact.id, "path": remote})
+            fields_of(hub, session_id, "artifact.get", {"id": artifact.id, "path": remote})
             if mode is not None:
-                _call(hub, session_id, "fs.write", {"path": remote, "contents": "", "append": True, "mode": mode})
+                fields_of(hub, session_id, "fs.write", {"path": remote, "contents": "", "append": True, "mode": mode})
     finally:
         _forget(hub, artifact.id)
     return artifact.size
@@ -180,7 +182,7 @@ def get(
     target = None if local == "-" else _local(local, remote.rpartition("/")[2], force)
     with open_hub() as hub:
         need_session(hub, session_id)
-        data = _call(hub, session_id, "fs.read", {"path": remote, "encoding": "base64", "limit": DIRECT_BACK})
+        data = fields_of(hub, session_id, "fs.read", {"path": remote, "encoding": "base64", "limit": DIRECT_BACK})
         content = base64.b64decode(data["contents"])
         size = int(data["size"])
         if target is None and size <= len(content):
@@ -215,7 +217,7 @@ def _local(local: str, name: str, force: bool) -> Path:
 
 def _get_large(hub: Hub, session_id: str, remote: str, size: int, out: BinaryIO) -> int:
     with busy("the worker stores it", size):
-        data = _call(hub, session_id, "artifact.put", {"path": remote})
+        data = fields_of(hub, session_id, "artifact.put", {"path": remote})
     artifact_id = str(data["artifact"]["id"])
     try:
         artifact = hub.artifacts.get(artifact_id)
@@ -235,11 +237,3 @@ def _copy(hub: Hub, artifact: Artifact, out: BinaryIO, tell: Callable[[int], Non
         done += len(piece)
         tell(done)
     out.flush()
-
-
-def _call(hub: Hub, session_id: str, tool: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a call returned; raises ``TaskFailed`` with the tool's own words."""
-    _, result = run_call(hub, session_id, tool, args)
-    if not result.success:
-        raise TaskFailed(result.error)
-    return result.data

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Never, Self
 
 import typer
 
-from ghcoord.errors import GhcoordError, NotFound, SessionLost, TaskFailed, UsageError
+from ghcoord.errors import GhcoordError, NotFound, SessionLost, TaskFailed, UsageError, WaitTimeout
 from ghcoord.faces.cli.common import duration, parse_pairs
 from ghcoord.faces.cli.context import invocation, open_hub
 from ghcoord.faces.cli.output import clean_text, emit, note
-from ghcoord.faces.cli.taskwait import await_all
+from ghcoord.faces.cli.taskwait import SOON
 from ghcoord.faces.cli.transfers import stdin_bytes
 from ghcoord.faces.views import result_view
 
@@ -29,8 +29,8 @@ CallTimeout = Annotated[
     float | None, duration("--timeout", help="The call is ended after this time; exits 8.", show_default=False)
 ]
 
-WAIT = 30 * 86400.0
-"""Seconds that a command waits for its call besides the call's own timeout: for a slot, or for ever, in effect."""
+LOOK_EVERY = 5.0
+"""Seconds between looks at whether the worker that is waited for is alive; the first comes after ``SOON``."""
 
 CANCELLED_WITHIN = 10.0
 """Seconds for which an interrupted call is given time to end: its worker sees that with its next tick."""
@@ -80,10 +80,46 @@ def run_call(
         try:
             interrupts.let_through()
             started(task)
-            ended = await_all(hub, [task], WAIT if timeout is None else timeout + WAIT)[0]
+            ended = _ended(hub, session_id, task.id)
         except KeyboardInterrupt:
             raise Interrupted(task, _cancel(hub, task.id)) from None
     return ended, ended.result if ended.result is not None else _without_result(hub, session_id, ended)
+
+
+def fields_of(hub: Hub, session_id: str, tool: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a call returned; raises ``TaskFailed`` with the tool's own words, and as :func:`run_call`."""
+    _, result = run_call(hub, session_id, tool, args)
+    if not result.success:
+        raise TaskFailed(result.error)
+    return result.data
+
+
+def _ended(hub: Hub, session_id: str, task_id: str) -> Task:
+    """The call once it has ended. Its own timeout bounds how long it runs, nothing how long it waits for a slot."""
+    pause, silent = SOON, ""
+    while True:
+        try:
+            return hub.tasks.wait_many([task_id], pause)[task_id]
+        except WaitTimeout:
+            silent = _look_after(hub, session_id, silent)
+            pause = LOOK_EVERY
+
+
+def _look_after(hub: Hub, session_id: str, said: str) -> str:
+    """Say what a call waits for if its worker is not there, and leave a dead one; returns what was said last."""
+    session = hub.sessions.get(session_id)
+    if session is None:
+        return said
+    worker, what = session.worker_id, said
+    if worker is None:
+        what = "no worker has the session: it waits for one with room ('ghcoord worker start' makes one)"
+    elif worker in hub.workers.stale():
+        what = f"the worker {worker} is silent: the session goes on elsewhere from its last checkpoint, if it can"
+        with suppress(GhcoordError):
+            hub.workers.recover(worker)
+    if what != said:
+        note(what)
+    return what
 
 
 class _Interrupts:
@@ -133,7 +169,8 @@ def _without_result(hub: Hub, session_id: str, ended: Task) -> Never:
     if session is None:
         raise NotFound(f"the session {session_id[:128]!r} was destroyed before the call had ended")
     if session.state == "lost":
-        raise SessionLost(f"the session {session_id} was lost: {session.lost_because}", session_id)
+        how = "restore it from a checkpoint" if session.checkpoints else "create another"
+        raise SessionLost(f"the session {session_id} was lost: {session.lost_because}; {how}", session_id)
     raise TaskFailed(f"the call {ended.id} is {ended.state}: {ended.cancel_reason or 'it did not run'}")
 
 

@@ -89,7 +89,8 @@ REQUIREMENTS = {"min_cores": "min_cpu_cores", "min_memory": "min_memory_mb", "re
 
 KEYS = (
     *("priority", "retries", "timeout", "backoff", "backoff_cap", "metadata", "type", "estimate"),
-    *("min_cores", "min_memory", "require", "requirements", "worker", "prefer", "prefer_for", "sandbox", "session", "not_before", "after"),
+    *("min_cores", "min_memory", "require", "requirements", "worker", "prefer", "prefer_for", "sandbox", "session"),
+    *("not_before", "after"),
     *("if_failed", "key", "concurrency", "rate", "unique", "unique_key", "unique_for", "unique_states"),
 )
 """Names of all options of a task, as a batch line takes them."""

@@ -56,10 +56,19 @@ def show_worker(worker: Worker, now: datetime, margin: float) -> None:
             ("task types", ", ".join(can.supported_task_types) or None),
             ("ran lately", ", ".join(f"{name} {count}" for name, count in worker.recent_types.items()) or None),
             ("labels", ", ".join(f"{key}={value}" for key, value in can.labels.items()) or None),
-            ("sandbox", f"{worker.sandbox.driver} ({worker.sandbox.tier})" if worker.sandbox is not None else "none"),
+            ("sandbox", _sandbox(worker)),
             ("metadata", to_json(worker.metadata, None) if worker.metadata else None),
         ]
     )
+
+
+def _sandbox(worker: Worker) -> str:
+    found = worker.sandbox
+    if found is None:
+        return "none"
+    kept = [f"{name.replace('_', ' ')} {how}" for name, how in found.limits.items() if name != "by"]
+    by = f" (by {found.limits['by']})" if found.limits.get("by") else ""
+    return f"{found.driver} ({found.tier})" + (f"; {', '.join(kept)}{by}" if kept else "")
 
 
 def _ago(worker: Worker, now: datetime) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ def test_contents(store: LocalStore, size: int) -> None:
             store.read("0" * 64)
         assert 1 == store.keep_only([])
         assert not store.has(digest)
+
+
+def test_other_users_see_nothing_of_it(store: LocalStore) -> None:
+    """Names, sizes and digests of a session's files are nobody else's business."""
+    with store.held():
+        store.note_known({"a": (1, 2, 3, 4, 5)})
+    assert 0o700 == stat.S_IMODE(store.folder.stat().st_mode)
 
 
 def test_without_zstandard(store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

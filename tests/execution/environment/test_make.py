@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from ghcoord.clock import SystemRuntime
-from ghcoord.errors import SandboxError
-from ghcoord.execution.environment import lock
+from ghcoord.errors import SandboxError, UsageError
+from ghcoord.execution.environment import lock, make
 from ghcoord.execution.environment.lock import normal_name, read_lock
 from ghcoord.execution.environment.make import environment_python, interpreter_of, make_environment
+from ghcoord.execution.files import tree
 from ghcoord.execution.files.beneath import Files
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.open import open_sandbox
@@ -205,6 +206,30 @@ def test_who_keeps_putting_links_there_gets_nothing_written_elsewhere(workspace:
     assert untouched(workspace)
 
 
+def test_what_cannot_be_removed_stays_in_the_workspace(
+    workspace: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has the old one open may go on writing into it: that counts as before."""
+    (workspace / ".venv").mkdir()
+    (workspace / ".venv" / "held").touch()
+
+    real = tree.remove
+
+    def remove(parent: int, name: str, deepest: float | None = None) -> int:
+        assert not make._placing.locked()
+        if name.startswith(".ghcoord-old-"):
+            raise UsageError("files keep appearing in it")
+        return real(parent, name, deepest)
+
+    monkeypatch.setattr(tree, "remove", remove)
+    before = set(workspace.parent.iterdir())
+    make_environment(workspace, sandbox, RUNTIME)
+    assert environment_python(workspace, sandbox)
+    (left,) = workspace.glob(".ghcoord-old-*/held")
+    assert left.is_file()
+    assert before == set(workspace.parent.iterdir())
+
+
 def test_a_place_that_cannot_be_had(workspace: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who always comes first gets an error after a few tries, and nothing is left of them."""
     (workspace / ".venv").write_text("")
@@ -239,10 +264,10 @@ def test_two_at_a_time_make_one(workspace: Path, sandbox: Sandbox) -> None:
     """What one caller has made, and may be using, is not taken away by another who began before."""
     inodes: list[int] = []
 
-    def make() -> None:
+    def one() -> None:
         inodes.append(os.stat(make_environment(workspace, sandbox, RUNTIME)).st_ino)
 
-    threads = [threading.Thread(target=make) for _ in range(8)]
+    threads = [threading.Thread(target=one) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,42 @@ def test_a_tree_of_a_thousand_levels_is_removed(tmp_path: Path) -> None:
         os.close(before)
     remove_tree(tmp_path / "deep")
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", ["closed", "held", "link", "file", "nothing"])
+def test_whatever_a_task_left_is_removed(tmp_path: Path, how: str) -> None:
+    """Folders that their owner closed or may not write, and what is no folder; what a link names stays."""
+    left, other = tmp_path / "left", tmp_path / "other"
+    (other / "kept").mkdir(parents=True)
+    if how == "link":
+        left.symlink_to(other)
+    elif how == "file":
+        left.write_text("x")
+    elif how != "nothing":
+        (left / "a" / "b").mkdir(parents=True)
+        (left / "a" / "b" / "file").touch()
+        (left / "a" / "link").symlink_to(other)
+        for folder in (left / "a" / "b", left / "a", left):
+            folder.chmod(0 if how == "closed" else 0o500)
+        if os.geteuid() == 0:
+            for path in (left, left / "a", left / "a/b", left / "a/b/file"):
+                os.chown(path, 65533, 65533)
+    in_child(tmp_path, lambda: remove_tree(Path("left")))
+    assert ["other"] == os.listdir(tmp_path)
+    assert ["kept"] == os.listdir(other)
+
+
+def in_child(folder: Path, work: Callable[[], None]) -> None:
+    """``work`` in ``folder``, by a user whom modes hold."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir(folder)
+            if os.geteuid() == 0:
+                os.chown(folder, 65533, 65533)
+                os.setresgid(65533, 65533, 65533)
+                os.setresuid(65533, 65533, 65533)
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)

@@ -129,3 +129,12 @@ def test_bad_names_of_calls_are_refused(given: dict[str, object], says: str) -> 
 def test_names_of_calls() -> None:
     """A key that looks like a number is another name than the number."""
     assert ("key:7", "sequence:7", None) == (call_name("7", None), call_name(None, 7), call_name(None, None))
+
+
+def test_a_line_that_is_nested_without_end_is_passed_over(tmp_path: Path) -> None:
+    """A checkpoint's journal may be a stranger's: one line of it spoils no other."""
+    journal = Journal(tmp_path / "j")
+    journal.note("key:a", "d", result("a"))
+    with open(tmp_path / "j", "ab") as file:
+        file.write(b'{"name": "key:b", "digest": "d", "result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n")
+    assert 1 == len(Journal(tmp_path / "j"))

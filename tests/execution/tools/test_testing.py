@@ -218,3 +218,24 @@ def test_long_lists_are_cut_to_what_failed() -> None:
     assert 0 < len(json.dumps(kept)) <= testing.MOST_BYTES
     assert {"failed"} == {test["outcome"] for test in kept}
     assert 2000 == len(kept[0]["message"])
+
+
+def test_a_report_is_read_line_by_line() -> None:
+    """All tests count, few are kept, and the failed ones go first; what is no line of the runner's costs nothing."""
+    line = {"name": "t", "outcome": "passed", "duration": 0}
+    good, bad = json.dumps(line).encode(), json.dumps({**line, "outcome": "failed"}).encode()
+    lines = [good] * (testing._FITTING + 10) + [
+        b"{}",
+        b"[" * 500,
+        b'["name"',
+        b'["name"]',
+        b'"name"',
+        bad + b" " * 70_000,
+    ]
+    found = testing._read_report(b"\n".join([*lines, bad]))
+    assert (testing._FITTING + 10, 1) == (found.counts["passed"], found.counts["failed"])
+    assert testing._FITTING + 1 == len(found.tests)
+    assert "failed" in [test["outcome"] for test in testing._fitting(found.tests)]
+    assert f"1 of {testing._FITTING + 11} tests did not pass: t" == testing._error(found, 1, "")
+    surrogate = testing._read_report(b'{"missing": "\\ud800"}\n{"missing": "later"}')
+    assert "?" == surrogate.missing
