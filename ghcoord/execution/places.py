@@ -94,7 +94,9 @@ class Places:
                 if not (result.infrastructure or (one.stopped_because and not result.success)):
                     pool.note(session, _note(one, tool, result, now()))
                     if marked:
-                        pool.remember(session, one.task, to_record(result, duration=one.elapsed(), now=now()))
+                        pool.remember(
+                            session, one.task, one.token, to_record(result, duration=one.elapsed(), now=now())
+                        )
                 return result
         except (SessionLost, UsageError) as refused:
             return ToolResult(success=False, error=refused.message)

@@ -64,7 +64,8 @@ def lease(
     offer = worker.offer._replace(tools=frozenset(tools))
     present = leased_to(tx, worker.id) if held is None else held
     room = most - sum(records.size_of(tx, task) for task in present)
-    chosen = choose(tx, worker.id, offer, count, room, ahead, [one for one in with_calls(tx, worker) if one not in avoid])
+    sessions = [one for one in with_calls(tx, worker) if one not in avoid]
+    chosen = choose(tx, worker.id, offer, count, room, ahead, sessions)
     if not chosen:
         return []
     granted = [(task, model.lease(task, worker.id, now=tx.now, revision=tx.revision)) for task in chosen]

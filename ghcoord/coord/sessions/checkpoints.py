@@ -180,10 +180,13 @@ class SessionCheckpoints(Placements):
         with ``gone`` those that these manifests named, without it all others,
         too, which interrupted uploads left.  It is decided where it is written,
         so that a manifest that comes at the same moment keeps what it needs.
+        Nothing goes while a session's record cannot be read.
         """
         session = self._session(session_id)
         kept = {one.id for one in session.checkpoints if not one.origin}
-        others = SESSION_TABLE.scan(self._context.snapshot(FLEET))
+        others = records.every(self._context.snapshot(FLEET))
+        if others is None:
+            return 0
         kept |= {one.id for other in others for one in other.checkpoints if one.origin == session_id}
         folder = layout.checkpoints_folder(session_id)
         top = f"{folder}/{layout.MANIFESTS}"
@@ -238,6 +241,7 @@ class SessionCheckpoints(Placements):
         ``Corrupt`` for one that is refused.
         """
         session = self._session(session_id)
+        _check_held(session)
         archive = Archive(source, limits)
         found = archive.manifest()
         record = found.record.model_copy(
@@ -267,12 +271,17 @@ class SessionCheckpoints(Placements):
 
         def run(tx: Tx) -> None:
             present = records.need(tx, session_id)
-            if len(present.checkpoints) >= MAX_HELD:
-                raise UsageError(f"session {session_id} has {MAX_HELD} checkpoints: delete some")
+            _check_held(present)
+            if present.epoch != record.epoch:  # what it needs may have been taken for a leftover
+                raise Unavailable(f"the session {session_id} moved while the archive was stored: import it again")
             records.put(tx, present.model_copy(update={"checkpoints": (*present.checkpoints, made)}))
             tx.event(FLEET, "checkpoint imported", session=session_id, checkpoint=made.id)
 
-        self._context.transact((FLEET,), run, near={FLEET: [layout.session_path(session_id)]})
+        try:
+            self._context.transact((FLEET,), run, near={FLEET: [layout.session_path(session_id)]})
+        except (UsageError, Unavailable):
+            self.prune(session_id, gone=[made.id])
+            raise
         return made
 
 
@@ -295,6 +304,11 @@ def describe(manifest: Manifest, *, before: Manifest | None, published: bool) ->
         epoch=record.epoch,
         worker=record.worker,
     )
+
+
+def _check_held(session: Session) -> None:
+    if len(session.checkpoints) >= MAX_HELD:
+        raise UsageError(f"session {session.id} has {MAX_HELD} checkpoints: delete some")
 
 
 def _digest_of(manifest: Manifest, path: str) -> str | None:

@@ -235,10 +235,12 @@ class Creating(ABC):
     def _drop_contents(self, owners: Collection[str]) -> None:
         """Remove the checkpoints of sessions that are gone and that no other one was made of.
 
-        Where the hub cannot be written to now they stay, and go when a session of that id is destroyed.
+        Where the hub cannot be written to now, or the record of a session that
+        may need them cannot be read, they stay: :meth:`clean` removes them later.
         """
-        snapshot = self._context.snapshot(FLEET)
-        left = list(SESSION_TABLE.scan(snapshot))
+        left = records.every(self._context.snapshot(FLEET))
+        if left is None:
+            return
         needed = {one.id for one in left} | {saved.origin for one in left for saved in one.checkpoints}
         with contextlib.suppress(Unavailable, OutcomeUnknown, Throttled):
             for owner in sorted(set(owners) - needed):

@@ -84,6 +84,13 @@ def find(snapshot: Snapshot, session_id: str) -> Session | None:
         return None
 
 
+def every(snapshot: Snapshot) -> list[Session] | None:
+    """All sessions; ``None`` while there is a record that cannot be read: who decides by all of them must wait."""
+    sessions = list(SESSION_TABLE.scan(snapshot))
+    broken = snapshot.entry(f"{layout.BROKEN}/{layout.SESSIONS}") is not None
+    return None if broken or len(sessions) != sum(1 for _ in snapshot.walk(layout.SESSIONS)) else sessions
+
+
 def find_worker(snapshot: Snapshot, worker_id: str | None) -> Worker | None:
     """As :func:`worker_of`, outside of a transaction."""
     try:

@@ -152,13 +152,16 @@ class Tar:
             raise Refused("the archive has a " + _NAMES.get(kind, "member of another kind") + ": " + ascii(path[:80]))
         if any(name.startswith("GNU.sparse") for name in extended):
             raise Refused("the archive has a sparse file: " + ascii(path[:80]))
+        target = ""
+        if _TYPES[kind] == LINK:  # the field holds the beginning only where there is more: perhaps half a character
+            target = extended["linkpath"] if "linkpath" in extended else _text(block[157:257])
         member = Member(
             checked(path.rstrip("/") if _TYPES[kind] == FOLDER else path),
             _TYPES[kind],
             _octal(block[100:108]) & 0o777,
             _micros(extended["mtime"]) if "mtime" in extended else _octal(block[136:148]) * 1_000_000,
             _whole(extended["size"]) if "size" in extended else _octal(block[124:136]),
-            extended.get("linkpath", _text(block[157:257])) if _TYPES[kind] == LINK else "",
+            target,
         )
         if member.kind == LINK and not 0 < len(member.target.encode()) < 4096:
             raise Refused("the archive has a link without a target: " + ascii(path[:80]))

@@ -67,6 +67,8 @@ class Checkpoints:
         self._publish = publish
         self._mutex = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
+        self._tidy: set[str] = set()
+        """Sessions of which the hub has nothing that an interrupted publication left, as far as is known."""
 
     def _lock(self, session_id: str) -> threading.Lock:
         with self._mutex:
@@ -102,6 +104,7 @@ class Checkpoints:
             except OutcomeUnknown:
                 raise  # it may be one: it stays
             except GhcoordError as why:
+                self._tidy.discard(session.id)
                 store.remove_manifest(manifest.id)
                 if isinstance(why, Corrupt):
                     store.verify()  # what is spoilt here is read from the workspace the next time
@@ -117,6 +120,10 @@ class Checkpoints:
         record = self._record(session, home, found, name, self._python(sandbox))
         record = record.model_copy(update={"journal": keep_journal(home, store)})
         data, listing, manifest = encode_manifest(Manifest(record, found.files, found.folders, found.links))
+        try:  # what could not be restored is no checkpoint, whatever the tasks have made
+            decode_manifest(data, "it", listing=lambda ref: listing or b"", limits=quota(home.limits))
+        except Corrupt as why:
+            raise UsageError(f"the workspace cannot be saved: {why.message}") from why
         if listing is not None and manifest.record.listing is not None:
             store.put(manifest.record.listing.sha256, listing)
         store.note_known(found.known)
@@ -178,6 +185,9 @@ class Checkpoints:
             store.keep_only(self._needed(store))
             if self._publish:
                 self._hub.sessions.prune(session_id, gone=gone)
+                if session_id not in self._tidy:
+                    self._hub.sessions.prune(session_id)
+                    self._tidy.add(session_id)
         except GhcoordError:
             return
 
@@ -280,6 +290,7 @@ class Checkpoints:
                 shutil.rmtree(store.folder, ignore_errors=True)
         with self._mutex:
             self._locks.pop(session_id, None)
+            self._tidy.discard(session_id)
 
 
 def _journal_of(manifest: Manifest, sources: Sources) -> bytes | None:

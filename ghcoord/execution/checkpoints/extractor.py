@@ -14,6 +14,7 @@ import sys
 from ghcoord.coord.sessions.tarstream import FOLDER, LINK, Member, Refused, Tar
 
 PIECE = 1 << 20
+ZEROS = bytes(PIECE)
 REFUSED, MACHINE = 1, 3
 FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -48,13 +49,17 @@ def unpack(tar: Tar) -> str:
 
 
 def write(tar: Tar, member: Member) -> None:
-    """Write the present member as a new file."""
+    """Write the present member as a new file; long zeros as a hole, or what had holes would take more than it did."""
     fd = os.open(member.path, FLAGS, 0o600)
     try:
         while data := tar.read(PIECE):
+            if not data[0] and data == ZEROS[: len(data)]:
+                os.lseek(fd, len(data), os.SEEK_CUR)
+                continue
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
+        os.ftruncate(fd, member.size)
         os.fchmod(fd, member.mode & 0o777)
         os.utime(fd, ns=(member.mtime_us * 1000,) * 2)
     finally:

@@ -26,6 +26,9 @@ from ghcoord.model.tool import Tool
 if TYPE_CHECKING:
     from ghcoord.execution.checkpoints.checkpoints import Checkpoints
 
+UNHEARD = frozenset({"lost", "given back"})
+"""Ends of attempts of which the hub has no result."""
+
 CLOSE_WAIT = 30.0
 """Seconds that a call waits for another placement's files to get out of the way."""
 
@@ -102,22 +105,24 @@ class Entering(LocalSessions):
                 entry.note(note)
 
     def remembered(self, session_id: str, task: Task) -> TaskResult | None:
-        """How a call of the hub with a key ended that has run in these files, though the hub does not know it yet."""
-        journal = self._journal(session_id)
-        if journal is None:
-            return None
-        try:
-            return journal.find(TASK + task.id, content_of(task.tool, task.args))
-        except (UsageError, OSError) as error:
-            self.log("warn", f"session {session_id}: what is noted of the call {task.id} cannot be used: {error}")
-            return None
+        """How an attempt of a call with a key ended in these files of which the hub never heard."""
+        journal, digest = self._journal(session_id), content_of(task.tool, task.args)
+        for attempt in reversed(task.history if journal is not None else ()):
+            if attempt.outcome not in UNHEARD:
+                return None  # that one was heard, and this is another try
+            try:
+                if journal is not None and (found := journal.find(_attempt(task, attempt.token), digest)) is not None:
+                    return found
+            except (UsageError, OSError) as error:
+                self.log("warn", f"session {session_id}: what is noted of the call {task.id} cannot be used: {error}")
+        return None
 
-    def remember(self, session_id: str, task: Task, result: TaskResult) -> None:
-        """Note how such a call ended, before the hub hears it: it is not run again when this worker dies meanwhile."""
+    def remember(self, session_id: str, task: Task, token: int, result: TaskResult) -> None:
+        """Note how such an attempt ended, before the hub hears it: it is not made again when this worker dies."""
         journal = self._journal(session_id)
         try:
             if journal is not None:
-                journal.note(TASK + task.id, content_of(task.tool, task.args), result)
+                journal.note(_attempt(task, token), content_of(task.tool, task.args), result)
         except OSError as error:
             self.log("warn", f"session {session_id}: a call could not be noted, it may run again: {error}")
 
@@ -245,3 +250,7 @@ class Entering(LocalSessions):
 
     def _now(self) -> float:
         return self.hub.now().timestamp()
+
+
+def _attempt(task: Task, token: int) -> str:
+    return f"{TASK}{task.id}:{token}"

@@ -334,14 +334,23 @@ class SessionPool(Entering):
 
         def belongs(worker_id: str, session_id: str, epoch: int) -> bool:
             session = sessions().get(session_id)
-            return session is not None and session.last_worker == worker_id and session.epoch == epoch
+            if session is None:
+                return not self._is_gone(session_id)
+            return session.last_worker == worker_id and session.epoch == epoch
 
         saved = self.checkpoints.sessions()
         removed = self.home.sweep_others(belongs) + self._sweep_own()
         for session_id in saved:
-            if session_id not in sessions():
+            if session_id not in sessions() and self._is_gone(session_id):
                 self.checkpoints.forget(session_id)
         return removed
+
+    def _is_gone(self, session_id: str) -> bool:
+        """Whether there is no such session: one whose record cannot be read is there."""
+        try:
+            return self.hub.sessions.get(session_id) is None
+        except GhcoordError:
+            return False
 
     def _sweep_own(self) -> int:
         """Remove files here that waited for their session, which is elsewhere or over by now."""

@@ -41,8 +41,12 @@ class Stage:
 
     def await_heard(self, what: str, seconds: float = 0.3) -> bool:
         """Whether ``what`` arrived, now or soon."""
+        return self.await_file(self.heard / what, seconds)
+
+    def await_file(self, path: Path, seconds: float) -> bool:
+        """Whether there is such a file, now or soon."""
         deadline = time.monotonic() + seconds
-        while not (self.heard / what).exists():
+        while not path.exists():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.01)

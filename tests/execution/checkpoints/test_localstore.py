@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ghcoord.coord.sessions.manifests import NO_QUOTA
-from ghcoord.errors import Corrupt, Denied, NotFound, OutcomeUnknown, Unavailable, UsageError
+from ghcoord.errors import Conflict, Corrupt, Denied, NotFound, OutcomeUnknown, Unavailable, UsageError
 from ghcoord.execution.checkpoints import localstore
 from ghcoord.execution.checkpoints.localstore import SMALL, LocalStore
 from ghcoord.model.session import Session
@@ -258,7 +258,7 @@ def test_contents_that_go_while_they_are_relied_on(here: Desk) -> None:
         tries.append(1)
         if len(tries) == 1:
             here.hub.contents.drop(target)
-            raise Unavailable("a content was removed")
+            raise Conflict("a content was removed")
         put(target, items, **options)
 
     here.hub.contents.put = racing  # type: ignore[method-assign]

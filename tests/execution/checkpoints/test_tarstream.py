@@ -66,6 +66,14 @@ def test_round_trip(path: str, mode: int, mtime: int, content: bytes, target: st
     ]
 
 
+@pytest.mark.parametrize("before", range(97, 101))
+def test_a_long_name_of_characters_of_several_bytes(before: int) -> None:
+    """The short field holds half of one: what it says is not looked at, whatever the name is."""
+    name = "a" * before + "\U0001f600" * 20
+    members = [(Member(name, FILE, 0o644, 0, 0), b""), (Member("l", LINK, 0o777, 0, 0, name), b"")]
+    assert [name, name] == [member.target or member.path for member, _ in unpacked(packed(*members))]
+
+
 @settings(max_examples=25, deadline=None)
 @given(PATHS, MODES, st.integers(0, 2**45), st.binary(max_size=1500))
 def test_the_standard_library_reads_ours(path: str, mode: int, mtime: int, content: bytes) -> None:

@@ -14,7 +14,7 @@ from ghcoord.execution.workspace import Workspaces
 from ghcoord.hub import Hub
 from ghcoord.model.codec import stamp
 from ghcoord.model.session import SessionState
-from ghcoord.model.task import State, TaskLease
+from ghcoord.model.task import Attempt, State, Task, TaskLease
 from ghcoord.model.tool import Tool, ToolContext, ToolResult
 from ghcoord.model.worker import SandboxInfo
 from tests.execution.session.conftest import Station
@@ -82,9 +82,7 @@ def test_files_that_wait_go_when_their_session_is_over(hub: Hub, station: Make) 
     assert "s1" == got(small, "s1")
 
 
-def test_a_record_that_cannot_be_read_costs_no_files(
-    hub: Hub, station: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_cannot_be_read_costs_no_files(hub: Hub, station: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody puts it right, and the session goes on."""
     first = station()
     first.pool.create("s1")
@@ -103,9 +101,7 @@ def test_a_record_that_cannot_be_read_costs_no_files(
     assert "kept" == got(station(), "s1")
 
 
-def test_restore_leaves_alone_what_was_opened_since(
-    hub: Hub, station: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restore_leaves_alone_what_was_opened_since(hub: Hub, station: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that comes as soon as the hub has put the session back is not thrown away with the old files."""
     one = station()
     one.pool.create("s1")
@@ -130,7 +126,7 @@ def test_a_call_that_ended_before_it_was_stopped_is_remembered(hub: Hub, station
     """Its effect is there: with its key it does not happen again."""
     one = station()
     one.pool.create("s1")
-    asked = []
+    asked: list[int] = []
 
     def run(args: dict[str, Any], ctx: ToolContext) -> ToolResult:
         (ctx.workspace / f"ran-{len(asked)}").write_text("")
@@ -175,18 +171,24 @@ def test_a_marked_call_of_the_hub_that_ended_is_not_run_again(hub: Hub, station:
     one = station()
     one.pool.create("s1")
     marked, plain = hub.sessions.submit_call("s1", "own", {"x": 1}, key="k"), hub.sessions.submit_call("s1", "own")
-    places = Places(Workspaces(tmp_path / "own"), pool=one.pool)
 
-    def attempt(task_id: str) -> ToolResult:
-        (leased,) = (task for task in hub.tasks.list() if task.id == task_id)
-        lease = TaskLease(worker="w1", token=7, attempt=1, at=stamp(0))
-        held = leased.model_copy(update={"lease": lease, "state": State.LEASED})
+    def attempt(task: Task, token: int, *before: tuple[int, str]) -> ToolResult:
+        lease = TaskLease(worker="w1", token=token, attempt=len(before) + 1, at=stamp(0))
+        past = tuple(
+            Attempt(attempt=1, worker="w1", token=old, started_at=stamp(0), ended_at=stamp(0), outcome=outcome)
+            for old, outcome in before
+        )
+        held = task.model_copy(update={"lease": lease, "state": State.LEASED, "history": past})
+        places = Places(Workspaces(tmp_path / "own"), pool=one.pool)
         return places.run(places.take(hub.runtime, held), tool, lambda: 5.0)
 
-    first = attempt(marked.id)
+    first = attempt(marked, 7)
     assert ("run 1", 3, {"a": [1]}) == (first.error, first.exit_code, first.data)
     one.pool.close()
     one = station()
-    places = Places(Workspaces(tmp_path / "own"), pool=one.pool)
-    assert first == attempt(marked.id)
-    assert ["run 2", "run 3"] == [attempt(plain.id).error, attempt(plain.id).error], "without a key it runs again"
+    assert first == attempt(marked, 9, (7, "lost"))
+    assert first == attempt(marked, 11, (7, "lost"), (9, "given back"))
+    assert "run 2" == attempt(marked, 13, (7, "lost"), (11, "failed")).error, "asked to try again, it does"
+    assert "run 3" == attempt(marked, 15, (14, "lost")).error, "that one had not ended"
+    assert "run 4" == attempt(plain, 17).error
+    assert "run 5" == attempt(plain, 19, (17, "lost")).error, "without a key it runs again"
