@@ -85,10 +85,16 @@ def find(snapshot: Snapshot, session_id: str) -> Session | None:
 
 
 def every(snapshot: Snapshot) -> list[Session] | None:
-    """All sessions; ``None`` while there is a record that cannot be read: who decides by all of them must wait."""
+    """All sessions; ``None`` while one cannot be read or was set aside: who decides by all of them must wait."""
     sessions = list(SESSION_TABLE.scan(snapshot))
-    broken = snapshot.entry(f"{layout.BROKEN}/{layout.SESSIONS}") is not None
-    return None if broken or len(sessions) != sum(1 for _ in snapshot.walk(layout.SESSIONS)) else sessions
+    if len(sessions) != sum(1 for _ in snapshot.walk(layout.SESSIONS)):
+        return None
+    aside = (path.partition("/")[2] for path, _ in snapshot.walk(f"{layout.BROKEN}/{layout.SESSIONS}"))
+    return None if any(snapshot.entry(path) is None for path in aside if _is_record(path)) else sessions
+
+
+def _is_record(path: str) -> bool:
+    return path.endswith(".json") and not path.endswith(".reason.json") and path.count("/") == 3
 
 
 def find_worker(snapshot: Snapshot, worker_id: str | None) -> Worker | None:

@@ -34,6 +34,12 @@ MAX_KEY = 256
 TASK = "task:"
 """Begin of the names of calls that came through the hub: with a key, so that the task's id follows from it."""
 
+MOST_HEARD = 100
+"""Calls that came through the hub which are remembered: only until it has their results."""
+
+HEARD_BYTES = 4 * 1024 * 1024
+"""Bytes of their results, the last one apart: checkpoints take the journal with them."""
+
 MAX_LINE = 2 * 1024 * 1024
 """Bytes of one call: more than a record of a result takes."""
 
@@ -74,6 +80,8 @@ class Journal:
         self._path = path
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
+        self._through_hub: dict[str, int] = {}
+        """Of the entries those that begin with :data:`TASK`, and their bytes."""
         self._oldest = -1
         """The highest sequence number that was forgotten."""
         self._size = 0
@@ -137,8 +145,19 @@ class Journal:
         before = self._entries.pop(name, None)
         self._live += entry.length - (before.length if before is not None else 0)
         self._entries[name] = entry
+        if name.startswith(TASK):
+            self._through_hub.pop(name, None)
+            self._through_hub[name] = entry.length
+            while len(self._through_hub) > 1 and (
+                len(self._through_hub) > MOST_HEARD or sum(self._through_hub.values()) > HEARD_BYTES
+            ):
+                first = next(iter(self._through_hub))
+                self._live -= self._through_hub.pop(first)
+                del self._entries[first]
         while len(self._entries) > MOST_CALLS or (self._live > MOST_BYTES and len(self._entries) > 1):
-            gone = self._entries.pop(next(iter(self._entries)))
+            first = next(iter(self._entries))
+            gone = self._entries.pop(first)
+            self._through_hub.pop(first, None)
             self._live -= gone.length
             if gone.sequence is not None:
                 self._oldest = max(self._oldest, gone.sequence)

@@ -100,8 +100,8 @@ class SessionPool(Entering):
         self._waits = False
         epochs = {one: marker.epoch for one, marker in self.home.found().items()}
         back = self.hub.sessions.reattach(self.worker_id, token, epochs) if epochs else {}
-        gone = [one for one, epoch in epochs.items() if back.get(one) != epoch and not self._may_return(one, epoch)]
-        gone += self.home.unfinished()
+        apart = {one: epoch for one, epoch in epochs.items() if back.get(one) != epoch}
+        gone = self._over(apart) + self.home.unfinished()
         with self._lock:
             self._placed = {**self._placed, **back}
             self._resting = {one: epoch for one, epoch in back.items() if one not in self._entries}
@@ -113,17 +113,23 @@ class SessionPool(Entering):
         self._remove_later(aside)
         return True
 
-    def _may_return(self, session_id: str, epoch: int) -> bool:
-        """Whether the files here are still the session's latest, though this worker cannot have it now."""
-        try:
-            session = self.hub.sessions.get(session_id)
-        except GhcoordError:
-            return True  # its record cannot be read now
-        if session is None or session.epoch != epoch:
-            return False
-        return session.worker_id == self.worker_id or (
-            session.worker_id is None and session.last_worker == self.worker_id
-        )
+    def _over(self, epochs: Mapping[str, int]) -> list[str]:
+        """The sessions whose files here, under these epochs, are not their latest: this worker may not have them back.
+
+        Asking does not count as using them.
+        """
+        known = {one.id: one for one in self.hub.sessions.list()} if epochs else {}
+        over = []
+        for session_id, epoch in epochs.items():
+            session = known.get(session_id)
+            if session is None:
+                returns = not self._is_gone(session_id)
+            else:
+                mine = session.worker_id or session.last_worker
+                returns = session.epoch == epoch and mine == self.worker_id
+            if not returns:
+                over.append(session_id)
+        return over
 
     def follow(self, placed: Mapping[str, int], revision: int | None = None) -> None:
         """What the hub says this worker has, by epoch: everything else is closed, and its files removed.
@@ -356,12 +362,12 @@ class SessionPool(Entering):
         """Remove files here that waited for their session, which is elsewhere or over by now."""
         if not self.home.held:
             return 0
-        gone: list[Path | None] = []
-        for session_id, marker in self.home.found().items():
-            if self._may_return(session_id, marker.epoch):
-                continue
-            with self._lock:
-                if session_id not in {*self._placed, *self._entries, *self._resting}:
-                    gone.append(self._set_aside(session_id))
+        with self._lock:
+            here = {*self._placed, *self._entries, *self._resting}
+        waiting = {one: marker.epoch for one, marker in self.home.found().items() if one not in here}
+        over = self._over(waiting)
+        with self._lock:
+            here = {*self._placed, *self._entries, *self._resting}
+            gone = [self._set_aside(one) for one in over if one not in here]
         self._remove_later(gone)
         return len(gone)

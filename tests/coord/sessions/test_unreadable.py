@@ -6,7 +6,9 @@ import hashlib
 import json
 
 from ghcoord.coord import layout
+from ghcoord.coord.sessions import records
 from ghcoord.hub import Hub
+from ghcoord.store.tx import Tx
 from tests.coord.sessions.checks import active, found, saved, worker
 from tests.coord.world import World
 
@@ -43,3 +45,27 @@ def _newer(hub: Hub, session_id: str) -> None:
 def _gone(hub: Hub, session_id: str) -> None:
     path = layout.session_path(session_id)
     hub._context.transact((layout.FLEET,), lambda tx: tx.delete(layout.FLEET, path))
+
+
+def test_a_record_that_was_set_aside_counts_until_it_is_back(world: World, hub: Hub) -> None:
+    """What people broke and what is restored are told apart; a stray file of theirs stops nothing."""
+    for name in ("s1", "s2"):
+        active(hub, worker(hub, f"w-{name}"), name)
+    path = layout.session_path("s1")
+    snapshot = hub._context.snapshot
+
+    def put(files: dict[str, bytes | None]) -> list[str] | None:
+        def run(tx: Tx) -> None:
+            for name, data in files.items():
+                tx.delete(layout.FLEET, name) if data is None else tx.write(layout.FLEET, name, data)
+
+        hub._context.transact((layout.FLEET,), run)
+        every = records.every(snapshot(layout.FLEET))
+        return None if every is None else sorted(one.id for one in every)
+
+    data = snapshot(layout.FLEET).read(path)
+    assert ["s1", "s2"] == put({"broken/sessions/notes.txt": b"x", "broken/sessions/notes.txt.reason.json": b"{}"})
+    assert ["s1", "s2"] == put({f"broken/{path}": b"{", f"broken/{path}.reason.json": b"{}"}), "it was restored"
+    assert None is put({path: None})
+    assert ["s1", "s2"] == put({path: data})
+    assert None is put({path: b"{"})

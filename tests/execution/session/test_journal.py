@@ -138,3 +138,18 @@ def test_a_line_that_is_nested_without_end_is_passed_over(tmp_path: Path) -> Non
     with open(tmp_path / "j", "ab") as file:
         file.write(b'{"name": "key:b", "digest": "d", "result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n")
     assert 1 == len(Journal(tmp_path / "j"))
+
+
+def test_calls_through_the_hub_are_remembered_for_a_while(tmp_path: Path) -> None:
+    """They do not fill the journal, which travels with each checkpoint, and push out no others."""
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.note("key:mine", "d", TaskResult(success=True, output="mine"))
+    for number in range(300):
+        journal.note(f"task:{number}:7", "d", TaskResult(success=True, output="x" * 60_000))
+    for one in (journal, Journal(path)):
+        assert 0 < len(one) <= 101
+        assert "mine" == getattr(one.find("key:mine", "d"), "output", None)
+        assert one.find("task:299:7", "d") is not None
+        assert one.find("task:0:7", "d") is None
+    assert path.stat().st_size < 10 * 1024 * 1024
