@@ -107,6 +107,8 @@ def _play(folder: Path) -> Facts:
         sandbox = probe(hub.runtime)
         if not sandbox.ok:
             stage.say(f"no sandbox here ({sandbox.reason}): the demo runs its own tasks without one")
+        elif sandbox.tier != "full":
+            stage.say(f"a {sandbox.tier} sandbox here ({sandbox.reason}): enough for the demo's own tasks")
         return Story(hub, processes, stage, sandbox).play()
 
 
