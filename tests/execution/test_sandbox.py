@@ -241,8 +241,11 @@ def test_without_a_sandbox_the_environment_is_still_not_the_workers(
 @pytest.mark.skipif(not AS_ROOT, reason="only root's tasks become another user")
 def test_a_workspace_out_of_reach_without_a_sandbox_names_the_fix(tmp_path: Path) -> None:
     """Root's unsandboxed tasks cannot use a workspace in a closed directory: one clear line."""
+    workspace = tmp_path / "closed" / "workspace"
+    workspace.mkdir(parents=True)
+    workspace.parent.chmod(0o700)
     with pytest.raises(SandboxError, match="choose a workspace elsewhere"):
-        NoSandbox(current_identity()).command(Job(["/bin/true"], tmp_path))
+        NoSandbox(current_identity()).command(Job(["/bin/true"], workspace))
 
 
 def test_a_workspace_that_is_a_link_is_refused(bwrap: Sandbox, open_directory: Path) -> None:
