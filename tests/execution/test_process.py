@@ -29,7 +29,7 @@ RUNTIME = SystemRuntime()
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["bwrap", "none"])
+@pytest.fixture(params=["bwrap", pytest.param("none", marks=pytest.mark.slow)])
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     """Each driver in turn."""
     if request.param == "none":

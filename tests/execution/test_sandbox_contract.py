@@ -37,6 +37,7 @@ class TestNone(SandboxContract, SandboxWalls):
         return SandboxUnderTest(NoSandbox(current_identity()), open_to_all)
 
 
+@pytest.mark.slow
 class TestLandlock(SandboxContract, SandboxWalls):
     """Landlock and seccomp."""
 

@@ -206,6 +206,7 @@ def test_calls_at_the_limit_of_a_session(hub: Hub, start: Callable[..., WorkerDa
     assert all(hub.tasks.wait(task.id, 30).success for task in tasks)
 
 
+@pytest.mark.slow
 def test_a_session_that_cannot_be_opened_stops_nobody_else(hub: Hub, start: Callable[..., WorkerDaemon]) -> None:
     """Its calls are tried again less and less often; tasks and other sessions go on meanwhile."""
     daemon = start()

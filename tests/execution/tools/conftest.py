@@ -83,7 +83,7 @@ def kit() -> Kit:
     return Kit(NoSandbox(current_identity()), RUNTIME, grace=0.5)
 
 
-@pytest.fixture(params=["bwrap", "none"])
+@pytest.fixture(params=["bwrap", pytest.param("none", marks=pytest.mark.slow)])
 def tools(request: pytest.FixtureRequest, kit: Kit) -> dict[str, Tool]:
     """The built-in tools on each sandbox in turn."""
     if request.param == "none":

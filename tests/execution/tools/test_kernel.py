@@ -169,6 +169,7 @@ def test_only_the_running_call_is_interrupted(talk: Conversation, monkeypatch: p
 # -- the runner of tests
 
 
+@pytest.mark.slow
 def test_the_runner_reports_each_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line a test, with its outcome and message."""
     (tmp_path / "test_inner.py").write_text(
