@@ -129,6 +129,7 @@ def check_figures(figures: Counter[str]) -> None:
     assert figures["late, looked for, refused"] > figures["runs"]
 
 
+@pytest.mark.slow
 def test_seeded_faults_break_nothing(place: Path) -> None:
     """Some seeds of the 200, in each of the three ways of writing."""
     figures: Counter[str] = Counter()

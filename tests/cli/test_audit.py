@@ -181,6 +181,7 @@ def test_hostile_files_do_not_stop_the_log(story: Path, cli: Cli) -> None:
     assert "deep" not in [event["kind"] for event in found.json]
 
 
+@pytest.mark.slow
 def test_log_follows(story: Path) -> None:
     """--follow prints the newest last and goes on, a JSON line each; Ctrl-C is success."""
     process = subprocess.Popen(

@@ -34,6 +34,7 @@ def start(owner: str, *args: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_fair_is_first_come_first_served(cli: Cli) -> None:
     """Processes get it in the order in which they queued; nobody who does not queue gets past them."""
     cli("lock", "acquire", "x", "--owner", "holder")

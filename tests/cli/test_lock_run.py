@@ -100,6 +100,7 @@ def test_own_options_stand_before_the_command(cli: Cli) -> None:
     assert "Usage: ghcoord lock run" in cli("lock", "run", "y", "-h").out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deaf", ["leader and child", "child"])
 def test_losing_the_lease_ends_the_whole_group(cli: Cli, tmp_path: Path, deaf: str) -> None:
     """Force-unlocked, the run ends its command and that one's children, also such as ignore TERM, and exits 5."""
@@ -121,6 +122,7 @@ def test_losing_the_lease_ends_the_whole_group(cli: Cli, tmp_path: Path, deaf: s
     assert _gone(other)
 
 
+@pytest.mark.slow
 def test_the_lease_is_renewed_while_the_command_runs(cli: Cli) -> None:
     """A command that takes longer than the ttl keeps the lock to its end."""
     assert 0 == cli("lock", "run", "x", "--ttl", "1", "--", "sleep", "1.3").code

@@ -136,6 +136,7 @@ def test_watch_goes_on_from_a_revision(cli: Cli) -> None:
     assert 2 == cli("memory", "watch", "a/", "--since", "-1").code
 
 
+@pytest.mark.slow
 def test_watch_prints_a_line_a_change(cli: Cli) -> None:
     """Each change is one line of JSON; --count ends it with 0."""
     watching = subprocess.Popen(

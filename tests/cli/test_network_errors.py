@@ -112,6 +112,7 @@ def test_a_server_that_was_named_is_called_by_its_name(
     assert f"no token for {place}: set GH_TOKEN" == cli("status", "--hub", "github:me/hub").error
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_told_of(twin: Twin, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is tried again standard error says so, and standard output keeps to its JSON."""
     monkeypatch.setattr("ghcoord.store.wrappers.QUIET", 0.0)
@@ -239,6 +240,7 @@ def test_a_clock_that_is_off(twin: Twin, cli: Cli) -> None:
     assert 0 == run.code
 
 
+@pytest.mark.slow
 def test_probing_leaves_nothing(twin: Twin, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every question is answered, and no ref stays; a hub elsewhere is not probed."""
     assert "Git Repository is empty" in cli("doctor", "--probe").out, "before there is a hub"

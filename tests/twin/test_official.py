@@ -34,6 +34,7 @@ def _schemas() -> None:
     require_schemas()
 
 
+@pytest.mark.slow
 def test_excerpt_is_made_out_of_this_version() -> None:
     """The script, run on the official schema, gives the file that is shipped."""
     made = make_schema_excerpt.excerpt(parse(require_schemas().graphql.read_text()))
@@ -67,6 +68,7 @@ def test_an_excerpt_that_says_something_else_is_noticed(old: str, new: str, part
     assert any(part in each for each in wrong), wrong
 
 
+@pytest.mark.slow
 def test_the_twin_executes_against_the_whole_official_schema(tmp_path: Path) -> None:
     """Given GitHub's own schema the answers are the same, and what the twin does not know is refused by name."""
     box = Box(tmp_path)

@@ -118,6 +118,7 @@ def test_who_drains_gives_back_what_has_not_started(crowd: Crowd) -> None:
     assert 1 <= len(crowd.ran) < 12
 
 
+@pytest.mark.slow
 def test_five_idle_workers_live_on_few_commits(crowd: Crowd) -> None:
     """Leases grow with their number; one that dies is noticed after lease and margin, the others never."""
     died = back = 0.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from ghcoord.execution.worker import Summary
 from ghcoord.hub import Hub
 
@@ -18,6 +20,7 @@ def test_old_tasks_are_removed(hub: Hub, work: Callable[..., Summary]) -> None:
     assert [young.id] == [task.id for task in hub.tasks.list()]
 
 
+@pytest.mark.slow
 def test_schedules_are_fired(hub: Hub, work: Callable[..., Summary]) -> None:
     """While the daemon runs, each due time once, and their tasks run."""
     hub.schedules.put("s", "every 1s", "echo", {"message": "x"})

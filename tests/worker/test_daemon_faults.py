@@ -81,6 +81,7 @@ def test_a_vanished_workspace_folder_is_made_again(hub: Hub, work: Callable[...,
     assert 2 == work(slots=1).succeeded
 
 
+@pytest.mark.slow
 def test_an_unusable_workspace_gives_leases_back_at_a_measured_pace(
     hub: Hub, work: Callable[..., Summary], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_a_function_that_ignores_its_timeout_is_reported(
     assert [True] == seen
 
 
+@pytest.mark.slow
 def test_a_slot_that_such_a_function_leaves_late_is_used_at_once(
     hub: Hub, work: Callable[..., Summary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_hub_drain_request_is_followed(hub: Hub, work: Callable[..., Summary])
     assert [] == hub.workers.list()
 
 
+@pytest.mark.slow
 def test_limits_hold_for_what_really_runs(hub: Hub, work: Callable[..., Summary]) -> None:
     """With slots to spare and tasks leased ahead, a key's tasks run one at a time, and start at their rate."""
     lock, running, most, starts = threading.Lock(), [0], [0], list[float]()

@@ -32,7 +32,8 @@ def all_event_kinds(hub: Hub) -> list[str]:
     return [json.loads(line)["kind"] for line in lines]
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [100, 1000])
 def test_every_task_ends_succeeded_once_though_a_worker_is_killed(hub: Hub, count: int) -> None:
     """Three workers, one killed with SIGKILL while it holds leases: each task succeeds exactly once in the record."""
     slow = [Submission("shell", {"command": "sleep 0.4"}, priority=9) for _ in range(6)]

@@ -43,6 +43,7 @@ def opened(at: TwinHub) -> Hub:
     return open_hub(at.open(), SystemRuntime(), Settings(), actor="me", state=Path("/nonexistent"), make=True)
 
 
+@pytest.mark.slow
 def test_a_large_binary_costs_two_commits(tmp_path: Path) -> None:
     """9 MB are two commits of at most 5 MB, each one request once there is a branch; reading is a request a chunk.
 
