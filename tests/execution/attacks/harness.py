@@ -126,7 +126,7 @@ def as_worker(uid: int, work: Callable[[], Outcome], seconds: float) -> Outcome:
     """``work`` in a process of user ``uid`` with a terminal of its own. Fails when that takes longer than it may."""
     reading, writing = os.pipe()
     pid, terminal = pty.fork()
-    if pid == 0:  # pragma: no cover - another process
+    if pid == 0:
         code = 1
         try:
             os.close(reading)
