@@ -1,0 +1,12 @@
+"""Exits with 1 when less than 90 % of the branches of a coverage report in JSON were taken: branches.py FILE"""
+
+import json
+import sys
+from pathlib import Path
+
+LEAST = 0.9
+
+total = json.loads(Path(sys.argv[1]).read_text())["totals"]
+taken = total["covered_branches"] / total["num_branches"]
+print(f"{taken:.1%} of {total['num_branches']} branches, {total['percent_covered']:.1f} % with the lines")
+sys.exit(taken < LEAST)
