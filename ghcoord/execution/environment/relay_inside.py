@@ -83,6 +83,8 @@ def main(path: str, *argv: str) -> None:
         if ready:
             _thread.start_new_thread(carry, (listener.accept()[0], path))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    listener.close()
+    os.close(ended)
     os._exit(code if code >= 0 else 128 - code)
 
 
