@@ -113,7 +113,9 @@ def _shell(commands: Commands, args: _Shell, ctx: ToolContext) -> ToolResult:
 
 def _exec(commands: Commands, args: _Exec, ctx: ToolContext) -> ToolResult:
     # A program given by its name is looked up inside, with the PATH that the command has there.
-    argv = args.argv if "/" in args.argv[0] else ["/usr/bin/env", "--", *args.argv]
+    # A program that cannot be run is the call's failure (126, 127), not the sandbox's: so another one starts it.
+    starter = ["/usr/bin/env", "--"] if "=" not in args.argv[0] else ["/bin/sh", "-c", 'exec "$0" "$@"']
+    argv = [*starter, *args.argv]
     return result_of(commands.run(ctx, argv, env=args.env, stdin=args.stdin), ctx, exit_error)
 
 

@@ -304,3 +304,10 @@ def test_run_python_costs_at_most_three_interpreter_starts(
 
     bare = median(lambda: subprocess.run([python, "-c", "pass"], check=True))
     assert median(lambda: run.run({"code": "pass"}, session)) < 3 * bare
+
+
+@pytest.mark.parametrize(("program", "code"), [("/etc/passwd", 126), ("/none", 127), ("./none", 127), ("./a=b", 127)])
+def test_a_program_that_cannot_be_run_is_a_failed_call(call: Call, program: str, code: int) -> None:
+    """It ends with the shell's codes, and is no fault of the sandbox, which would send the lease back for ever."""
+    result = call("exec", argv=[program, "x"])
+    assert (False, False, code) == (result.success, result.infrastructure, result.exit_code)
