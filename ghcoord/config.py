@@ -76,12 +76,14 @@ class SandboxSettings:
 class PackageSource:
     """Where ``pkg.install`` gets packages: the ``index``, ``hosts`` that may be reached besides it; ``None``: PyPI.
 
-    ``only_binary``: wheels only, unless a call says otherwise.
+    ``only_binary``: wheels only, unless a call says otherwise.  ``private``:
+    which of these hosts may have addresses of a private network.
     """
 
     index: str | None = None
     hosts: tuple[str, ...] | None = None
     only_binary: bool = True
+    private: tuple[str, ...] = ()
 
 
 WRITE_MODES = ("auto", "refs", "rest")
@@ -175,7 +177,7 @@ _TABLES: dict[str, type[Any]] = {
 }
 _CHOICES = {"write": WRITE_MODES, "limits": LIMITS, "where": HOLDERS, "driver": DRIVERS}
 _SWITCHES = {"publish", "only_binary"}
-_LISTS = {"limit", "options", "hosts"}
+_LISTS = {"limit", "options", "hosts", "private"}
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:

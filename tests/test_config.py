@@ -49,6 +49,7 @@ options = ["--runtime=runsc"]
 index = "https://pypi.example.org/simple"
 hosts = ["files.example.org"]
 only_binary = false
+private = ["files.example.org"]
 """
 
 
@@ -72,7 +73,9 @@ def test_every_setting_is_read() -> None:
             limit=("memory_mb=512",),
         ),
         sandbox=SandboxSettings("container", "python:3.12", "podman", ("--runtime=runsc",)),
-        packages=PackageSource("https://pypi.example.org/simple", ("files.example.org",), False),
+        packages=PackageSource(
+            "https://pypi.example.org/simple", ("files.example.org",), False, ("files.example.org",)
+        ),
     )
     assert expected == parse_settings(FULL)
 

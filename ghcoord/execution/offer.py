@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ghcoord.clock import Runtime
-from ghcoord.errors import SandboxError, UsageError
+from ghcoord.errors import Denied, SandboxError, UsageError
 from ghcoord.execution.checkpoints.checkpoints import Checkpoints
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.container import ContainerSettings
@@ -57,6 +58,8 @@ def make_pool(
     log: Log,
 ) -> SessionPool:
     """The sessions of a worker whose workspaces lie in ``base``; ``publish``: checkpoints go to the hub too."""
+    if checkpoint_dir is not None:
+        _usable(checkpoint_dir)
     folder = (checkpoint_dir or base / CHECKPOINTS) / hub_folder(hub.id)
     return SessionPool(
         hub,
@@ -68,6 +71,16 @@ def make_pool(
         stale_after=stale_after,
         log=log,
     )
+
+
+def _usable(folder: Path) -> None:
+    """Make a folder for checkpoints; raises ``Denied`` at the start rather than when there is something to save."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as why:
+        raise Denied(f"cannot use {folder} for checkpoints: {why.strerror or why}") from why
 
 
 def collect_tools(hub: Hub, kit: Kit, only: Collection[str] | None = None) -> dict[str, Tool]:

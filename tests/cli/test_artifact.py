@@ -114,7 +114,7 @@ def test_get_never_overwrites_without_being_told(cli: Cli, file: Path) -> None:
     artifact = put(cli, file, "--name", "x")
     Path("x").write_text("mine")
     refused = cli("artifact", "get", artifact)
-    assert (2, True) == (refused.code, "Replace it?" in refused.error)
+    assert (2, True) == (refused.code, refused.error.endswith("Replace it? Nobody is there to answer: add --force"))
     assert "mine" == Path("x").read_text()
     Path("y").symlink_to("x")
     assert 0 == cli("artifact", "get", artifact, "-o", "y", "--force").code

@@ -49,6 +49,13 @@ def test_the_end_continues_where_the_tail_stopped() -> None:
     assert "line 3\n" == follower.next(ended("line 1\nline 2\nline 3\n"))
 
 
+def test_the_end_of_two_streams_continues_each() -> None:
+    """What was shown of both, mixed as it came, is not repeated, and what is left of each is printed."""
+    follower = Follower()
+    follower.next(running(tail="o\ne\n", seen=4))
+    assert "o2\ne2\n" == follower.next(ended("o\no2\n", "e\ne2\n"))
+
+
 def test_an_end_that_cannot_be_joined_is_marked() -> None:
     """When the result does not hold what was shown last, a line says where to find what was kept."""
     follower = Follower()

@@ -28,6 +28,7 @@ OUTSIDE = {"XDG_STATE_HOME", "XDG_CACHE_HOME", "NO_COLOR", "GH_TOKEN", "GITHUB_T
 
 
 EXAMPLES = {
+    "packages.private",
     "github.api",
     "github.app",
     "github.installation",

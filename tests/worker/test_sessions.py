@@ -147,6 +147,13 @@ def test_a_session_has_limits(hub: Hub, base: Path) -> None:
         assert len(wide.output) < 6000
 
 
+def test_a_folder_for_checkpoints_that_cannot_be_used_is_refused(hub: Hub) -> None:
+    """At the start, not when there is something to save."""
+    refused = call(hub.url, "worker", "start", "--no-commands", "--checkpoint-dir", "/proc/x", "--until-idle", "0.1s")
+    assert (6, True) == (refused.returncode, "cannot use /proc/x for checkpoints" in refused.stderr)
+    assert [] == hub.workers.list()
+
+
 def test_a_worker_without_sandbox_does_not_start(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to do, exits 7 and registers nothing; a Python program goes on with the other tools."""
     monkeypatch.setattr("ghcoord.execution.offer.open_sandbox", lambda **given: None)

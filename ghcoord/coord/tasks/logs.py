@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MEMORY = 8000
 """Characters of what was shown that a follower remembers, to find its place in the final output."""
 
+READINGS = 64
+"""Ways in which what was shown may divide into the two streams that are kept in mind."""
+
 OVERLAP = 200
 """Characters that must agree for the final output to be continued from there."""
 
@@ -120,14 +123,33 @@ class Follower:
         if not self._shown:
             return whole_output(task)
         output, errors = kept_output(task)
+        at = self._shown_of(output, errors, task)
+        if at is not None:
+            return self._joined_rest(output[at:], errors[len(self._shown) - at :])
         last = self._shown[-OVERLAP:]
         at = output.rfind(last)
         rest = output[at + len(last) :] if at >= 0 else ""
         if at < 0 and output[-OVERLAP:] not in self._shown:
             rest = f"\n[… more was printed: 'ghcoord task logs {task.id}' shows what was kept …]\n"
-        if errors and errors[-OVERLAP:] not in self._shown:
-            rest = _ended(self._shown + rest)[len(self._shown) :] + errors
-        return rest
+        return self._joined_rest(rest, errors if errors[-OVERLAP:] not in self._shown else "")
+
+    def _joined_rest(self, rest: str, errors: str) -> str:
+        return _ended(self._shown + rest)[len(self._shown) :] + errors if errors else rest
+
+    def _shown_of(self, output: str, errors: str, task: Task) -> int | None:
+        """How much of ``output`` was shown, the rest being of ``errors``; ``None`` where that cannot be told.
+
+        What was shown is both in the order in which they came; where they
+        agree either reading has the same text left.
+        """
+        if self._missed or self._joined != len(self._shown) or self._attempt not in (0, task.attempt):
+            return None
+        places = {0}
+        for seen, letter in enumerate(self._shown):
+            of_output = {at + 1 for at in places if output[at : at + 1] == letter}
+            of_errors = {at for at in places if errors[seen - at : seen - at + 1] == letter}
+            places = set(sorted(of_output | of_errors)[-READINGS:])
+        return max(places, default=None)
 
     def _rest_of_whole(self, text: str, task: Task) -> str:
         """What comes after the part of ``text`` that was shown: both streams in the order in which they came."""

@@ -77,7 +77,7 @@ def usable(host: str, port: int, private: bool, ask: Resolve = resolve) -> list[
         if not is_public(each) and not (private and (each == host or _is_somewhere(each))):
             raise AddressRefused(
                 f"{host} has the address {each}, which is not of the public internet: "
-                "where that is meant, the worker's settings name the host as private"
+                "where that is meant, add the host to packages.private in the worker's ghcoord.toml"
             )
     return addresses
 

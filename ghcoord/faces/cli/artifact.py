@@ -123,7 +123,7 @@ def get(
         if os.path.lexists(target):
             if target.is_dir():
                 raise UsageError(f"{target} is a folder: name a file with -o")
-            confirm(f"{target} exists. Replace it?", force)
+            confirm(f"{target} exists. Replace it?", force, flag="--force")
             force = True
         with progress(found.size, "fetching") as tell:
             _write(target, hub.artifacts.open(artifact_id), tell, replace=force)

@@ -271,16 +271,16 @@ def parse_labels(pairs: Iterable[str] | None, option: str = "--label") -> dict[s
     return found
 
 
-def confirm(question: str, yes: bool, *, unattended: bool = False) -> None:
+def confirm(question: str, yes: bool, *, unattended: bool = False, flag: str = "--yes") -> None:
     """Ask on the terminal unless ``yes``; raises ``Abort`` on a no.
 
-    Where nobody can answer: goes ahead if ``unattended``, else raises ``UsageError``.
+    Where nobody can answer: goes ahead if ``unattended``, else raises ``UsageError`` naming the ``flag`` that answers.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         if unattended:
             return
-        raise UsageError(f"{question} Nobody is there to answer: add --yes")
+        raise UsageError(f"{question} Nobody is there to answer: add {flag}")
     if not typer.confirm(clean(question), err=True):
         raise typer.Abort

@@ -91,7 +91,7 @@ def _container(given: SandboxSettings) -> ContainerSettings | None:
 
 
 def _packages(given: PackageSource) -> PackageSettings:
-    chosen: dict[str, Any] = {"index": given.index, "hosts": given.hosts, "only_binary": given.only_binary}
+    chosen: dict[str, Any] = asdict(given)
     return PackageSettings(**{name: value for name, value in chosen.items() if value is not None})
 
 
