@@ -15,7 +15,8 @@ import pytest
 from ghcoord.clock import SystemRuntime
 from ghcoord.errors import SandboxError
 from ghcoord.execution.sandbox import supervised
-from ghcoord.execution.sandbox.base import Sandbox
+from ghcoord.execution.sandbox.base import Sandbox, current_identity
+from ghcoord.execution.sandbox.none import NoSandbox
 from ghcoord.execution.sandbox.open import open_sandbox
 
 RUNTIME = SystemRuntime()
@@ -75,3 +76,19 @@ def open_to_all() -> Iterator[Path]:
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def workspace(open_to_all: Path) -> Path:
+    """A directory that root's tasks can reach without help, unlike pytest's own."""
+    (open_to_all / "workspace").mkdir()
+    return open_to_all / "workspace"
+
+
+@pytest.fixture(params=["bwrap", pytest.param("none", marks=pytest.mark.slow)])
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    """Each driver in turn."""
+    if request.param == "none":
+        return NoSandbox(current_identity())
+    found: Sandbox = request.getfixturevalue("bwrap")
+    return found

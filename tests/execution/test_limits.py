@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +24,6 @@ from ghcoord.model.limits import Limits
 RUNTIME = SystemRuntime()
 
 Run = Callable[..., Completed]
-
-
-@pytest.fixture(params=["bwrap", pytest.param("none", marks=pytest.mark.slow)])
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    """Each driver in turn."""
-    if request.param == "none":
-        return NoSandbox(current_identity())
-    found: Sandbox = request.getfixturevalue("bwrap")
-    return found
-
-
-@pytest.fixture
-def workspace() -> Iterator[Path]:
-    """A directory that root's tasks can reach without help, unlike pytest's own."""
-    base = Path(tempfile.mkdtemp(prefix="ghcoord-test-"))
-    base.chmod(0o711)
-    (base / "workspace").mkdir()
-    yield base / "workspace"
-    shutil.rmtree(base, ignore_errors=True)
 
 
 def runner(sandbox: Sandbox, workspace: Path) -> Run:

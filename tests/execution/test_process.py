@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,32 +18,12 @@ from ghcoord.errors import SandboxError, UsageError
 from ghcoord.execution import process
 from ghcoord.execution.capture import Capture
 from ghcoord.execution.process import Completed
-from ghcoord.execution.sandbox.base import Sandbox, current_identity
+from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.launcher import parent_of
-from ghcoord.execution.sandbox.none import NoSandbox
 from ghcoord.model.limits import Limits
 
 RUNTIME = SystemRuntime()
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(params=["bwrap", pytest.param("none", marks=pytest.mark.slow)])
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    """Each driver in turn."""
-    if request.param == "none":
-        return NoSandbox(current_identity())
-    found: Sandbox = request.getfixturevalue("bwrap")
-    return found
-
-
-@pytest.fixture
-def workspace() -> Iterator[Path]:
-    """A directory that root's tasks can reach without help, unlike pytest's own."""
-    base = Path(tempfile.mkdtemp(prefix="ghcoord-test-"))
-    base.chmod(0o711)
-    (base / "workspace").mkdir()
-    yield base / "workspace"
-    shutil.rmtree(base, ignore_errors=True)
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,15 +25,6 @@ from ghcoord.execution.sandbox.none import NoSandbox
 
 RUNTIME = SystemRuntime()
 AS_ROOT = os.geteuid() == 0
-
-
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """A directory that every user of the machine may enter, unlike pytest's own."""
-    directory = Path(tempfile.mkdtemp(prefix="ghcoord-test-"))
-    directory.chmod(0o711)
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
@@ -99,11 +88,11 @@ for sandbox in (none.NoSandbox(who), bwrap.BwrapSandbox(bwrap.find_bwrap(), who,
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root's tasks become another user")
-def test_the_workers_groups_are_given_up(bwrap: Sandbox, open_directory: Path) -> None:
+def test_the_workers_groups_are_given_up(bwrap: Sandbox, open_to_all: Path) -> None:
     """Tasks of a root worker that is in more groups (adm, sudo) are in none of them."""
-    (open_directory / "workspace").mkdir()
+    (open_to_all / "workspace").mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", _GROUPS, str(open_directory / "workspace")],
+        [sys.executable, "-c", _GROUPS, str(open_to_all / "workspace")],
         extra_groups=[4, 27],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
@@ -112,9 +101,9 @@ def test_the_workers_groups_are_given_up(bwrap: Sandbox, open_directory: Path) -
     assert [str(base.TASK_IDENTITY.gid), "1000"] == done.stdout.decode().splitlines()
 
 
-def test_the_workspace_is_writable_private_and_the_commands_own(bwrap: Sandbox, open_directory: Path) -> None:
+def test_the_workspace_is_writable_private_and_the_commands_own(bwrap: Sandbox, open_to_all: Path) -> None:
     """Files written in the workspace appear on the host, owned by the task's user, in a directory of mode 0700."""
-    workspace = open_directory / "workspace"
+    workspace = open_to_all / "workspace"
     workspace.mkdir(mode=0o755)
     command = ["/bin/sh", "-c", "pwd; echo $HOME; echo kept > file"]
     done = process.run(bwrap, command, workspace=workspace, runtime=RUNTIME)
@@ -221,11 +210,11 @@ def test_python_of_the_worker_works_inside(bwrap: Sandbox, sh: Callable[..., Com
 
 
 def test_without_a_sandbox_the_environment_is_still_not_the_workers(
-    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+    open_to_all: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unsandboxed commands get a clean environment, no new privilege, and under root another user."""
     monkeypatch.setenv("GHCOORD_TEST_TOKEN", "not-to-be-seen")
-    workspace = open_directory / "workspace"
+    workspace = open_to_all / "workspace"
     workspace.mkdir()
     command = "env; id -u; id -G; grep NoNewPrivs /proc/self/status; ls /proc/$$/fd; :"
     sandbox = NoSandbox(current_identity())
@@ -248,20 +237,20 @@ def test_a_workspace_out_of_reach_without_a_sandbox_names_the_fix(tmp_path: Path
         NoSandbox(current_identity()).command(Job(["/bin/true"], workspace))
 
 
-def test_a_workspace_that_is_a_link_is_refused(bwrap: Sandbox, open_directory: Path) -> None:
+def test_a_workspace_that_is_a_link_is_refused(bwrap: Sandbox, open_to_all: Path) -> None:
     """Nothing is changed through a link that stands where the workspace should be."""
-    (open_directory / "link").symlink_to("/etc")
+    (open_to_all / "link").symlink_to("/etc")
     with pytest.raises(SandboxError, match="cannot be used"):
-        bwrap.command(Job(["/bin/true"], open_directory / "link"))
+        bwrap.command(Job(["/bin/true"], open_to_all / "link"))
 
 
-def test_reachable_judges_every_directory_above(open_directory: Path) -> None:
+def test_reachable_judges_every_directory_above(open_to_all: Path) -> None:
     """One closed directory above a path is enough to be out of reach of another user, not of its owner."""
-    path = open_directory / "a" / "b"
+    path = open_to_all / "a" / "b"
     path.mkdir(parents=True)
     stranger = Identity(65533, 65533)
     assert reachable(path, stranger)
-    (open_directory / "a").chmod(0o700)
+    (open_to_all / "a").chmod(0o700)
     assert not reachable(path, stranger)
     assert reachable(path, None)
     assert reachable(path, Identity(os.geteuid(), os.getegid()))

@@ -6,11 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from ghcoord.clock import SystemRuntime
 from ghcoord.execution import process
@@ -23,16 +19,6 @@ from tests.processes import matching, until
 
 RUNTIME = SystemRuntime()
 AS_ROOT = os.geteuid() == 0
-
-
-@pytest.fixture
-def workspace() -> Iterator[Path]:
-    """A directory that root's tasks can reach without help, unlike pytest's own."""
-    base = Path(tempfile.mkdtemp(prefix="ghcoord-test-"))
-    base.chmod(0o711)
-    (base / "workspace").mkdir()
-    yield base / "workspace"
-    shutil.rmtree(base, ignore_errors=True)
 
 
 def run(sandbox: Sandbox, workspace: Path, argv: list[str], **limits: int) -> Completed:

@@ -8,12 +8,9 @@ import errno
 import json
 import os
 import platform
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -254,16 +251,6 @@ _EXPECTED = {
     **dict.fromkeys(MISSING | MEMORY, "ENOSYS"),
     **dict.fromkeys(("socket", "socketpair"), "EAFNOSUPPORT"),
 }
-
-
-@pytest.fixture
-def workspace() -> Iterator[Path]:
-    """A folder that root's tasks can reach."""
-    base = Path(tempfile.mkdtemp(prefix="ghcoord-test-"))
-    base.chmod(0o711)
-    (base / "workspace").mkdir()
-    yield base / "workspace"
-    shutil.rmtree(base, ignore_errors=True)
 
 
 @pytest.mark.skipif(platform.machine() not in MACHINES, reason="no table for this machine")
