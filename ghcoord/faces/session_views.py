@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ghcoord.faces.views import View, iso, iso_or_none
 
 if TYPE_CHECKING:
-    from ghcoord.model.session import CallNote, Checkpoint, Session, SessionStatus, Usage
+    from ghcoord.model.session import CallNote, Checkpoint, Session, Usage
     from ghcoord.model.tool import Tool
 
 
@@ -60,22 +60,6 @@ def call_view(call: CallNote) -> View:
         "at": iso(call.at),
         "duration": call.duration,
         "error": call.error,
-    }
-
-
-def status_view(status: SessionStatus) -> View:
-    """What a session uses: ``memory`` and ``disk`` in MiB, ``cpu`` in seconds."""
-    return {
-        "id": status.id,
-        "state": str(status.state),
-        "worker_id": status.worker_id,
-        "memory": status.memory,
-        "cpu": status.cpu,
-        "disk": status.disk,
-        "last_active": iso(status.last_active),
-        "active_tasks": status.active_tasks,
-        "calls": status.calls,
-        "tasks": [call_view(one) for one in status.tasks],
     }
 
 

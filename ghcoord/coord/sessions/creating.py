@@ -15,7 +15,6 @@ from ghcoord.coord.queue import gates
 from ghcoord.coord.sessions import placing, records, settings
 from ghcoord.coord.tasks.calls import gate_key
 from ghcoord.coord.tasks.submission import requirements_of
-from ghcoord.coord.workers.recovery import need_worker
 from ghcoord.errors import InvalidName, NoCapacity, NotFound, OutcomeUnknown, Throttled, Unavailable, UsageError
 from ghcoord.ids import check_id, decode_component, new_task_id
 from ghcoord.model.codec import stamp
@@ -145,23 +144,6 @@ class Creating(ABC):
         while self._context.transact((FLEET,), run):
             continue
         self._drop_contents(owners)
-
-    def destroy_of(self, worker_id: str, session_ids: Collection[str]) -> tuple[str, ...]:
-        """Remove those of ``session_ids`` that the worker has; returns the others. Raises ``NotFound``."""
-        actor = self._context.actor
-        owners = {owner for session_id in session_ids for owner in self._owners(session_id)}
-
-        def run(tx: Tx) -> tuple[str, ...]:
-            worker = need_worker(tx, worker_id)
-            present = {session.id: session for session in records.on(tx, worker)}
-            for session_id in sorted(set(session_ids) & set(present)):
-                records.take_from(tx, present[session_id])
-                records.destroy(tx, present[session_id], actor, f"its session was destroyed by {actor}")
-            return tuple(sorted(set(session_ids) - set(present)))
-
-        unknown = self._context.transact((FLEET,), run)
-        self._drop_contents(owners)
-        return unknown
 
     def stale(self, max_age: float = STALE_AFTER) -> list[str]:
         """Ids of the sessions that :meth:`clean` would remove now, those first that nobody has used for longest."""

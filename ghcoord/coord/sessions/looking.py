@@ -88,13 +88,6 @@ class Looking:
         """How many sessions there are, of those that meet what is given."""
         return len(self.list(worker, user, workspace, state))
 
-    def of_worker(self, worker_id: str) -> builtins.list[Session]:
-        """The sessions that a worker has."""
-        snapshot = self._context.snapshot(FLEET)
-        worker = records.find_worker(snapshot, worker_id)
-        found = (records.find(snapshot, one) for one in (worker.session_ids if worker is not None else ()))
-        return [session for session in found if session is not None and session.worker_id == worker_id]
-
     def status(self, session_id: str) -> SessionStatus:
         """What is known of a session: its use as its worker last told, and its last calls. Raises ``NotFound``."""
         session = self._need(session_id)

@@ -150,13 +150,13 @@ def test_sessions_are_listed_and_counted(hub: Hub) -> None:
     hub.sessions.create("s2", worker="w2", user_id="ann", workspace_id="x")
     hub.sessions.create("s3", worker="w2")
     assert ["s1", "s2", "s3"] == ids(hub.sessions.list())
-    assert ["s2", "s3"] == ids(hub.sessions.list(worker="w2")) == ids(hub.sessions.of_worker("w2"))
+    assert ["s2", "s3"] == ids(hub.sessions.list(worker="w2"))
     assert ["s1", "s2"] == ids(hub.sessions.list(user="ann"))
     assert ["s2"] == ids(hub.sessions.list(workspace="x", state="new"))
     assert (1, 2, 3) == (hub.sessions.count(state="active"), hub.sessions.count(state="new"), hub.sessions.count())
     with pytest.raises(UsageError, match="unknown state 'gone'"):
         hub.sessions.list(state="gone")
-    assert [] == hub.sessions.of_worker("w9")
+    assert [] == hub.sessions.list(worker="w9")
 
 
 def test_metadata_are_merged_and_replaced(hub: Hub) -> None:
@@ -291,7 +291,7 @@ def test_a_workers_own_are_destroyed_with_it(world: World, hub: Hub) -> None:
     states = {one.id: (str(one.state), one.worker_id) for one in hub.sessions.list()}
     assert {"s2": ("parked", None), "s3": ("lost", None), "s4": ("new", "w2")} == states
     assert "its worker w1 deregistered" == found(hub, "s3").lost_because
-    assert ("s2", "s9") == hub.sessions.destroy_of("w2", ["s4", "s2", "s9"])
+    assert ("s2", "s9") == hub.workers.deregister("w2", ["s4", "s2", "s9"]).unknown_session_ids
     assert hub.sessions.get("s4") is None
     check_world(world)
 
