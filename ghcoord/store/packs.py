@@ -25,6 +25,7 @@ from ghcoord.store.base import Oid, RawObject
 _TYPES = {"commit": 1, "tree": 2, "blob": 3}
 _OURS = re.compile(r"pack-g(\d)-[0-9a-f]{40}\.idx")
 _OUR_PACK = re.compile(r"pack-g\d-[0-9a-f]{40}\.pack")
+_OUR_MARK = re.compile(r"pack-g\d-[0-9a-f]{40}\.keep")
 FAN_IN = 16
 """Packs of one tier before they are merged."""
 MAX_TIER = 3
@@ -110,14 +111,19 @@ def _assemble(entries: Mapping[Oid, bytes]) -> tuple[bytes, bytes, str]:
 def _store(folder: Path, entries: Mapping[Oid, bytes], tier: int) -> Path:
     """Write a pack and its index durably, the index last: git finds packs by their index.
 
-    While incomplete they have names that no git command takes for its own leftovers.
+    While incomplete they have names that no git command takes for its own leftovers.  A ``.keep`` file stands
+    beside the pack until its index is there: ``git repack`` notes the packs that it will delete by their names,
+    then takes over what their indexes list, and would delete one that had none yet.
     """
     pack, index, digest = _assemble(entries)
     stem = f"pack-g{tier}-{digest}"
+    mark = folder / f"{stem}.keep"
+    mark.touch(0o444)
     for suffix, data in ((".pack", pack), (".idx", index)):
         temporary = folder / f"ghcoord-{stem}{suffix}.tmp"
         write_durably(temporary, data)
         os.rename(temporary, folder / (stem + suffix))
+    mark.unlink()
     fsync_dir(folder)
     return folder / f"{stem}.idx"
 
@@ -174,9 +180,9 @@ def _merge(folder: Path, names: Collection[str]) -> None:
 
 
 def _sweep(folder: Path, names: Collection[str]) -> None:
-    """Remove what killed writers left: temporary files, and packs that never got their index."""
+    """Remove what killed writers left: temporary files, marks, and packs that never got their index."""
     for name in names:
         unfinished = name.endswith(".pack") and f"{name[:-5]}.idx" not in names and _OUR_PACK.fullmatch(name)
-        if unfinished or name.startswith("ghcoord-pack-g"):
+        if unfinished or name.startswith("ghcoord-pack-g") or _OUR_MARK.fullmatch(name):
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()

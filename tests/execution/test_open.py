@@ -240,6 +240,16 @@ def test_without_a_sandbox_every_canary_escapes() -> None:
     assert escaped <= set(CANARIES)
 
 
+def test_a_long_temporary_folder_hides_no_escape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canaries work below a path that is longer than the address of a socket may be."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    escaped, python = run_canaries(NoSandbox(None), RUNTIME)
+    assert python
+    assert "path-socket" in escaped
+
+
 @pytest.mark.skipif("os.geteuid() != 0", reason="only root has what these look for")
 def test_without_a_sandbox_root_escapes_further() -> None:
     """What only root's tasks could do."""

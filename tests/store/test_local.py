@@ -299,6 +299,30 @@ def test_leftovers_of_killed_writers_are_swept(hub: HubUnderTest, path: Path) ->
     assert [False, False, True] == [file.exists() for file in (*mine, other)]
 
 
+def test_gc_between_a_pack_and_its_index_deletes_nothing(
+    hub: HubUnderTest, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``git gc`` that sees a commit's pack but not yet its index leaves the pack where it is."""
+    store = hub.open()
+    hub.put(store, "fleet", {"a": b"1"})
+    rename = os.rename
+    collected = 0
+
+    def renaming(source: Path, target: Path) -> None:
+        nonlocal collected
+        if str(target).endswith(".idx"):
+            git(path, "gc", "-q", "--prune=now")
+            collected += 1
+        rename(source, target)
+
+    monkeypatch.setattr("os.rename", renaming)
+    head = hub.put(store, "fleet", {"a": b"2"})
+    assert 1 == collected
+    assert "2" == git(path, "rev-list", "--count", head).strip()
+    assert [] == [each for each in os.listdir(path / "objects" / "pack") if each.endswith(".keep")]
+    fsck(path)
+
+
 def test_readers_live_through_merging_and_gc(hub: HubUnderTest, path: Path) -> None:
     """A reader in another process reads on, old commits too, while packs are merged and git collects garbage."""
     store = hub.open()

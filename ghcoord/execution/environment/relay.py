@@ -27,6 +27,7 @@ from ghcoord.execution.environment.relay_requests import MAX_HEAD, Refused, Requ
 from ghcoord.execution.environment.settings import Reach, is_address
 from ghcoord.execution.environment.tls import MAX_HELLO, client_hello
 from ghcoord.execution.sandbox.base import Identity
+from ghcoord.execution.sockets import bind
 
 MAX_CONNECTIONS = 32
 """Connections at a time; more wait for their turn."""
@@ -80,7 +81,7 @@ class Relay:
         self._failed: dict[str, None] = {}
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            _bind(self._listener, path)
+            bind(self._listener, path)
             os.chmod(path, 0o600)
             if identity is not None:
                 os.chown(path, identity.uid, identity.gid)
@@ -313,12 +314,3 @@ def _answer(status: int, text: str) -> bytes:
 def _hang_up(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def _bind(listener: socket.socket, path: Path) -> None:
-    """Bind to ``path``, however long it is: a socket's name has room for 107 bytes."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)

@@ -21,6 +21,7 @@ from ghcoord.execution import process
 from ghcoord.execution.sandbox.base import Sandbox
 from ghcoord.execution.sandbox.container import ContainerSandbox
 from ghcoord.execution.sandbox.landlock_launcher import SCOPES_ABI, landlock_abi
+from ghcoord.execution.sockets import bind
 
 PROBE_TIMEOUT = 15.0
 """Seconds that the canaries may take; they take about 0.1."""
@@ -143,6 +144,12 @@ def connects(family, address):
         return True
     except OSError:
         return False
+def finds(folder, name):
+    try:
+        # By descriptor: a path may be longer than a socket's address.
+        return connects(socket.AF_UNIX, f"/proc/self/fd/{os.open(folder, os.O_PATH)}/{name}")
+    except OSError:
+        return False
 def can(action, *arguments):
     try:
         action(*arguments)
@@ -151,7 +158,7 @@ def can(action, *arguments):
         return False
 show("host-loopback", connects(socket.AF_INET, ("127.0.0.1", int(port))))
 show("abstract-socket", connects(socket.AF_UNIX, "\0" + marker))
-show("path-socket", connects(socket.AF_UNIX, outside + "/socket"))
+show("path-socket", finds(outside, "socket"))
 show("vsock", can(lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()))
 held = (ctypes.c_uint32 * 6)()
 if libc.capget((ctypes.c_uint32 * 2)(0x20080522, 0), held) == 0:
@@ -281,7 +288,7 @@ def _listening(path: Path, name: str) -> Iterator[dict[str, socket.socket]]:
         socket.socket(socket.AF_UNIX) as by_path,
     ):
         abstract.bind(f"\0{name}")
-        by_path.bind(str(path))
+        bind(by_path, path)
         path.chmod(0o777)
         found = {"host-loopback": loopback, "abstract-socket": abstract, "path-socket": by_path}
         for each in found.values():
