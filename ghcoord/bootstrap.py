@@ -32,10 +32,11 @@ from ghcoord.model.tool import Tool
 from ghcoord.store import network
 from ghcoord.store.base import Store, Tell
 from ghcoord.store.budget.base import OnWait, Report
+from ghcoord.store.dispatching import Dispatcher
 from ghcoord.store.folder import FolderState, Stray, look, remove
 from ghcoord.store.heads import Mark
 from ghcoord.store.observation import Observation
-from ghcoord.store.open import Surroundings, driver_of, github_api, local_path, open_store
+from ghcoord.store.open import Surroundings, driver_of, github_api, local_path, open_dispatcher, open_store
 from ghcoord.store.takeover import SCHEMA
 from ghcoord.store.transact import Transactor
 from ghcoord.store.wrappers import CachingStore, RetryingStore, TracingStore
@@ -215,6 +216,11 @@ def describe_tools() -> list[Tool]:
         return sorted(builtin_tools(kit), key=lambda tool: tool.name)
 
 
+def workflow_dispatcher(url: str, settings: Settings, workflow: str, ref: str, on_wait: OnWait | None) -> Dispatcher:
+    """What starts runs of ``workflow`` at ``ref`` in the repository ``url``. Raises ``UsageError``, ``Denied``."""
+    return open_dispatcher(url, SystemRuntime(), settings, surroundings(url, on_wait), workflow, ref)
+
+
 def folder_of(url: str) -> Path | None:
     """The folder of a hub on this machine; ``None`` for all others. Raises ``UsageError``."""
     return local_path(url)
@@ -345,6 +351,14 @@ def _own_folder(variable: str, *usual: str) -> Path | None:
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def token_file() -> Path:
+    """Where the tokens of this user's MCP server are kept. Raises ``UsageError`` where no such folder can be made."""
+    folder = _own_folder("XDG_STATE_HOME", ".local", "state")
+    if folder is None:
+        raise UsageError("there is no folder to keep tokens in: set XDG_STATE_HOME, or give --token-file")
+    return folder / "mcp-tokens.json"
 
 
 def _state_folder(hub: str) -> Path | None:

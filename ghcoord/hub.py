@@ -25,8 +25,10 @@ from ghcoord.coord.files.content import Contents
 from ghcoord.coord.locks.leader import Elections
 from ghcoord.coord.locks.locks import Locks
 from ghcoord.coord.locks.waiting import Retries
-from ghcoord.coord.memory.memory import CheckKey, DeleteKey, Memory, SetKey
+from ghcoord.coord.memory.memory import CheckKey, Cursor, DeleteKey, Memory, SetKey
 from ghcoord.coord.observer import Observer
+from ghcoord.coord.scaling.decision import Policy as ScalingPolicy
+from ghcoord.coord.scaling.scaling import Scaling
 from ghcoord.coord.sessions.differences import Diff
 from ghcoord.coord.sessions.sessions import Sessions
 from ghcoord.coord.tasks.logs import FullLogs
@@ -52,10 +54,12 @@ __all__ = [
     "AuditEntry",
     "Capabilities",
     "CheckKey",
+    "Cursor",
     "DeleteKey",
     "Diff",
     "Health",
     "Hub",
+    "ScalingPolicy",
     "SetKey",
     "Submission",
     "TaskQuery",
@@ -66,7 +70,7 @@ class Hub:
     """An open hub. Every object reached from it may be shared between threads.
 
     ``locks``, ``workers``, ``tasks``, ``sessions``, ``schedules``, ``balance``, ``memory``, ``artifacts``, ``audit``,
-    ``config`` and ``tools`` are its parts.
+    ``scaling``, ``config`` and ``tools`` are its parts.
     Close it, or use it as a context manager.
     """
 
@@ -108,6 +112,7 @@ class Hub:
         self.schedules = Schedules(self._context)
         self.memory = Memory(self._context)
         self.sessions = Sessions(self._context, self.contents)
+        self.scaling = Scaling(self._context, self.workers)
         self.audit = Audit(self._context)
         self.tools = ToolRegistry()
 

@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(
     "ghcoord.testing.transact_contract",
     "ghcoord.testing.sandbox_contract",
     "ghcoord.testing.sandbox_walls",
+    "ghcoord.testing.worker_client_contract",
 )
 
 

@@ -10,6 +10,7 @@ from ghcoord.clock import Runtime
 from ghcoord.coord import layout
 from ghcoord.coord.care.settings import ConfigReader, HubConfig
 from ghcoord.coord.observer import Observer
+from ghcoord.coord.scaling.records import Scaler
 from ghcoord.coord.table import Table
 from ghcoord.errors import TooLarge, WaitTimeout
 from ghcoord.model.artifact import Artifact
@@ -33,6 +34,7 @@ T = TypeVar("T")
 TASK_TABLE = Table(Task, layout.TASKS, layout.task_path, "id")
 GATE_TABLE = Table(Gate, layout.GATES, layout.gate_path, "key")
 SCHEDULE_TABLE = Table(Schedule, layout.SCHEDULES, layout.schedule_path, "name")
+SCALER_TABLE = Table(Scaler, layout.SCALERS, layout.scaler_path, "name")
 SESSION_TABLE = Table(Session, layout.SESSIONS, layout.session_path, "id")
 WORKER_TABLE = Table(Worker, layout.WORKERS, layout.worker_path, "id")
 LOCK_TABLE = Table(LockRecord, layout.LOCK_RECORDS, layout.lock_path, "name")

@@ -69,6 +69,7 @@ DEPENDENTS = "index/dependents"
 RELEASING = "index/releasing"
 UNIQUE = "index/unique"
 SCHEDULES = "schedules"
+SCALERS = "autoscale"
 GATES = "gates"
 QUEUE_INDEX = (
     *(READY, ASSIGNED, IN_SESSIONS, GATED, LEASED, BLOCKED, ENDED),
@@ -105,7 +106,7 @@ MARKER = b"{}\n"
 """Content of index files: the same for all, so that it is stored once."""
 
 RECORD_FOLDERS = {
-    FLEET: (TASKS, WORKERS, SESSIONS, SCHEDULES),
+    FLEET: (TASKS, WORKERS, SESSIONS, SCHEDULES, SCALERS),
     LOCKS: (LOCK_RECORDS, PATH_CLAIMS, LOCK_STATS),
     META: (),
 }
@@ -201,6 +202,10 @@ def fence_path(lock: str) -> str:
 
 def schedule_path(name: str) -> str:
     return _record(SCHEDULES, check_id(name, "schedule name"))
+
+
+def scaler_path(name: str) -> str:
+    return f"{SCALERS}/{encode_component(check_id(name, 'scaler name'))}.json"
 
 
 def unique_path(digest: str) -> str:

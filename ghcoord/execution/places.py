@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from ghcoord.clock import Runtime
 from ghcoord.coord.sessions.calling import is_marked
 from ghcoord.errors import GhcoordError, NoCapacity, NotFound, SessionLost, UsageError
+from ghcoord.execution import spans
 from ghcoord.execution.running import RunningTask, run_guarded, to_record
 from ghcoord.execution.sandbox.base import Identity
+from ghcoord.execution.spans import Kind
 from ghcoord.execution.workspace import Workspaces
 from ghcoord.model.codec import stamp
 from ghcoord.model.limits import DEFAULT_LIMITS, Limits
@@ -72,6 +74,19 @@ class Places:
         task = one.task
         if tool is None:
             return ToolResult(success=False, error=f"this worker has no tool {task.tool!r}", infrastructure=True)
+        told: spans.Attributes = {
+            "ghcoord.task": task.id,
+            "ghcoord.attempt": task.attempt,
+            "ghcoord.session": task.session,
+        }
+        with spans.span(f"task {tool.name}", task.trace, told, Kind.CONSUMER) as span:
+            one.trace = span.trace
+            result = self._run(one, tool, now)
+            span.ended(bool(result.success))
+        return result
+
+    def _run(self, one: RunningTask, tool: Tool, now: Callable[[], float]) -> ToolResult:
+        task = one.task
         if task.session is None:
             return run_guarded(lambda: tool.run(dict(task.args), one))
         if self._pool is None:

@@ -67,6 +67,7 @@ class RunningTask:
         if task.lease is None:
             raise ValueError(f"task {task.id} has no lease")
         self.task = task
+        self.trace = task.trace
         self.token = task.lease.token
         self.made: Path | None = None
         """Its private directory, once it has asked for it."""

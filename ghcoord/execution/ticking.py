@@ -68,6 +68,8 @@ class Ticking(ABC):
         self._slots = slots
         self._pulse = pulse
         self.sessions = sessions
+        self.on_tick: Callable[[Beat, Reply], None] = lambda request, reply: None
+        """Called in the loop's thread with each tick that the hub has taken, and its reply."""
         self._tools = tools
         self._log = log
         self._draining = False
@@ -85,6 +87,11 @@ class Ticking(ABC):
         self._quiet_since: float | None = None
         self._until_idle: float | None = None
         self._next_progress = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the hub knows this worker, and it the sessions that it has: from then on it takes some."""
+        return self._recovered
 
     @abstractmethod
     def _handle_loss(self, reply: Reply) -> None:
@@ -274,6 +281,7 @@ class Ticking(ABC):
         self._slots.reported(list(request.finished), list(request.returned))
         self._pulse.note(one for one in request.finished if one.task_id not in reply.refused)
         self.summary.count(request, reply, self._log)
+        self.on_tick(request, reply)
         if reply.lost:
             self._handle_loss(reply)
             return

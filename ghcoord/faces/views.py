@@ -212,6 +212,7 @@ def task_view(task: Task) -> View:
         "session": task.session,
         "schedule": task.schedule,
         "batch": task.batch,
+        "trace": task.trace or None,
         "estimated_duration": task.estimated_duration,
         "timeout": task.timeout,
         "retries": task.max_failures - 1,

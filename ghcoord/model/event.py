@@ -15,7 +15,8 @@ class AuditEntry(BaseModel):
 
     ``timestamp`` defaults to the time at which the entry is given to the hub.
     ``arguments`` and ``result`` may hold secrets and be of any size: what is
-    kept of them is redacted and cut.  ``error_msg`` says why a call failed.
+    kept of them is redacted and cut.  ``error_msg`` says why a call failed,
+    ``client`` names the program that the user called it with.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,3 +30,4 @@ class AuditEntry(BaseModel):
     error_msg: str = ""
     trace_id: str = ""
     workspace_id: str = ""
+    client: str = ""

@@ -163,6 +163,7 @@ def bury(task: Task, reason: str, *, now: float) -> Task:
         state=State.DEAD,
         priority=task.priority,
         session=task.session,
+        trace=task.trace,
         sequence=task.sequence,
         created_at=task.created_at,
         max_failures=task.max_failures,

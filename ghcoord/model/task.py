@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ghcoord.model.codec import MAX_ATTEMPT, Count, Moment, Number, Record, Token
 from ghcoord.model.requirements import Need, Requirements
+from ghcoord.tracing import valid
 
 MAX_HISTORY = 20
 """Attempts kept in a record, newest last."""
@@ -214,7 +215,8 @@ class Task(Record):
     submitter's wish.  ``max_failures`` counts tries that ended in failure;
     attempts that lost their lease count apart, in ``lost``.  ``attempt`` is
     never reset.  ``estimated_duration`` is in seconds.  ``session`` is the one
-    that it is a call of: only the worker that has it runs the task.
+    that it is a call of: only the worker that has it runs the task.  ``trace``
+    is the submitter's traceparent, which every attempt passes on.
     """
 
     shown = ("format", "state", "priority")
@@ -241,6 +243,7 @@ class Task(Record):
     session: str | None = None
     schedule: str | None = None
     batch: str | None = None
+    trace: Annotated[str, BeforeValidator(valid)] = ""
     metadata: dict[str, Any] = Field(default_factory=dict)
     attempt: Count = 0
     failures: Count = 0

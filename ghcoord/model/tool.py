@@ -73,6 +73,11 @@ class ToolContext(Protocol):
         ...
 
     @property
+    def trace(self) -> str:
+        """The caller's W3C traceparent, to be passed on to what is called; ``""`` when there is none."""
+        ...
+
+    @property
     def env(self) -> Mapping[str, str]:
         """The session's variables, for every command."""
         ...

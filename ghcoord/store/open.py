@@ -15,6 +15,7 @@ from ghcoord.config import Settings
 from ghcoord.errors import UsageError
 from ghcoord.store.base import Store
 from ghcoord.store.budget.base import OnWait
+from ghcoord.store.dispatching import Dispatcher
 
 if TYPE_CHECKING:
     from ghcoord.store.budget.limits import Limits
@@ -118,6 +119,20 @@ def github_api(url: str, runtime: Runtime, settings: Settings, around: Surroundi
     )
     accounts = None if around.state is None else around.state / "accounts.json"
     return GithubApi(repo, credentials, budget, runtime, accounts=accounts)
+
+
+def open_dispatcher(
+    url: str, runtime: Runtime, settings: Settings, around: Surroundings, workflow: str, ref: str
+) -> Dispatcher:
+    """What starts runs of ``workflow`` at ``ref`` in the repository at ``url``; asks nothing yet.
+
+    Raises ``UsageError`` for what is not on GitHub, ``Denied`` without a token.
+    """
+    if driver_of(url) != "github":
+        raise UsageError(f"{url} has no workflows: name their repository with --repository github:OWNER/REPOSITORY")
+    from ghcoord.store.github.dispatch import GithubDispatcher
+
+    return GithubDispatcher(github_api(url, runtime, settings, around), workflow, ref)
 
 
 def _open_remote(url: str, runtime: Runtime, settings: Settings, around: Surroundings) -> Store:

@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 
 from ghcoord.clock import Runtime
-from ghcoord.twin import rest_contents, rest_objects, rest_refs, rest_repos
+from ghcoord.twin import rest_actions, rest_contents, rest_objects, rest_refs, rest_repos
 from ghcoord.twin.auth import EVERYTHING, BadCredentials, Token
 from ghcoord.twin.context import RequestContext
 from ghcoord.twin.faults import Fault, Faults
@@ -25,7 +25,7 @@ from ghcoord.twin.rest import Call, ProxyRefused, Refused, Reply, Route, find_ro
 from ghcoord.twin.smart_http import GIT_PATH, GitCall, basic_token, serve_git
 from ghcoord.twin.switches import OPAQUE
 
-HANDLERS = (rest_contents, rest_objects, rest_refs, rest_repos)
+HANDLERS = (rest_actions, rest_contents, rest_objects, rest_refs, rest_repos)
 """Importing them registers the routes."""
 
 GRAPHQL_PATHS = ("/api/graphql", "/graphql")

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 
+from ghcoord.twin.actions import Actions
 from ghcoord.twin.auth import Accounts, Level
 from ghcoord.twin.objects import Person
 from ghcoord.twin.repository import Repository
@@ -29,6 +30,7 @@ class Hosting:
     switches: Switches = field(default_factory=Switches)
     accounts: Accounts = field(default_factory=Accounts)
     repositories: dict[str, Repository] = field(default_factory=dict)
+    actions: Actions = field(default_factory=Actions)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _lock: Lock = field(default_factory=Lock)
 

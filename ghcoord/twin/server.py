@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ghcoord.clock import Runtime, SystemRuntime
+from ghcoord.twin.actions import Actions
 from ghcoord.twin.app import Dispatcher
 from ghcoord.twin.auth import EVERYTHING, App, Level, Token, TokenKind
 from ghcoord.twin.faults import Faults
@@ -133,6 +134,11 @@ class Twin:
     def grant(self, login: str, repository: str, **permissions: Level) -> None:
         """What an account may in ``owner/name``, such as ``contents="write"``."""
         self.hosting.grant(login, repository, {"metadata": "read", **permissions})
+
+    @property
+    def actions(self) -> Actions:
+        """Its workflows and their runs; ``actions.on_dispatch`` stands for the runners."""
+        return self.hosting.actions
 
     # what was asked of it
 

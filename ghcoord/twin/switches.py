@@ -58,6 +58,11 @@ class Switches:
     - ``graphql_payload_limit``: bytes of a request [R: about 40 MB].
     - ``blob_text_limit``: bytes beyond which ``Blob.text`` is cut and ``isTruncated`` says so [U].
 
+    Actions:
+
+    - ``dispatch_tells_run``: a dispatch with ``return_run_details`` names its run [D]; else (older servers) always 204.
+    - ``run_lag``: seconds until a new run is found by reads [R].
+
     Limits:
 
     - ``secondary_status``, ``graphql_secondary_status``: 403 or 429, and 200 or 403 [D: either].
@@ -113,6 +118,9 @@ class Switches:
     empty_commits: bool = True
     graphql_payload_limit: int = 40_000_000
     blob_text_limit: int = 512_000
+
+    dispatch_tells_run: bool = True
+    run_lag: float = 0.0
 
     secondary_status: int = 403
     graphql_secondary_status: int = 200

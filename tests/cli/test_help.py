@@ -33,16 +33,19 @@ VERBS = {
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command that is no group, by its name with spaces."""
+    """Every command, by its name with spaces; groups only where they are commands themselves."""
     root = root_command()
     context = typer.Context(root)
     for name in root.list_commands(context):
-        command = root.get_command(context, name)
-        if hasattr(command, "commands"):
-            for verb, inner in command.commands.items():
-                yield f"{name} {verb}", inner
-        else:
-            yield name, command
+        yield from _below(name, root.get_command(context, name))
+
+
+def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None or command.invoke_without_command:
+        yield name, command
+    for verb, one in (inner or {}).items():
+        yield from _below(f"{name} {verb}", one)
 
 
 NAMES = [name for name, _ in commands()]

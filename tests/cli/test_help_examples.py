@@ -41,6 +41,14 @@ NOT_RUN = (
     "ghcoord session diff s42 c1",
     "ghcoord session create --id try-2 --from build:c1",
     "ghcoord lock run",  # ./deploy.sh is the reader's
+    "ghcoord actions worker",  # goes on for seconds, and has its own tests
+    "ghcoord actions submit run.python",  # waits for a worker
+    "ghcoord actions lock",  # goes on until it is told to stop, and has its own tests
+    "ghcoord actions unlock",  # tells that one
+    "ghcoord mcp token revoke",  # the reader's token has another id
+    "ghcoord mcp --",  # goes on, and has its own tests
+    "ghcoord autoscale --max",  # goes on, and has its own tests
+    "ghcoord autoscale --once",  # needs a token
     "ghcoord leader run",  # and so is ./scheduler
 )
 """Beginnings of examples that are only taken apart."""
@@ -94,7 +102,7 @@ def _parse(words: list[str]) -> None:
     """Take a command line apart as ``main`` would; raises what is wrong with it."""
     root: Any = root_command()
     command, context = root, None
-    while hasattr(command, "get_command"):
+    while hasattr(command, "get_command") and words and not words[0].startswith("-"):
         context = typer.Context(command, parent=context)
         command = command.get_command(context, words.pop(0))
     command.make_context("example", words, parent=context)

@@ -22,7 +22,7 @@ account token capacity
 capabilities sandbox max_sessions active_sessions session_ids health recent_types metadata"""
 TASK_KEYS = """id tool type args state priority attempt worker result created_at submitted_by started_at ended_at due_at
 not_before after waiting_for if_failed key concurrency rate unique requirements assigned_at assigned session schedule
-batch estimated_duration timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease
+batch trace estimated_duration timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease
 history metadata"""
 SUBMITTED_KEYS = TASK_KEYS + " duplicate"
 SCHEDULE_KEYS = """name cron timezone tool args options missed grace overlap paused next_fire last_fire last_task fires
@@ -37,6 +37,8 @@ tasks"""
 CHECKPOINT_KEYS = "id session_id name created_at files size modified packages published worker"
 CALL_KEYS = "id task success output error exit_code duration data truncated artifacts completed_at"
 TOOL_KEYS = "id description sandboxed needs_session tier arguments returns"
+MCP_TOKEN_KEYS = "id user workspace resource read_only created_at expires_at"
+HOLD_KEYS = "state name owner pid started token ttl code message"
 VERSION_KEYS = "revision at by kind deleted value ttl namespace commit"
 
 SESSION = [
@@ -137,7 +139,21 @@ SESSION = [
     (["audit", "log"], ["at space namespace kind by author revision commit fields"]),
     (["audit", "blame", "task", "t1"], "kind name space path removed fields"),
     (["audit", "purge", "--older-than", "30d", "--yes"], "entries files before first dry_run"),
+    (["actions", "submit", "echo", "--no-wait"], "submitted ids succeeded failed cancelled"),
+    (
+        ["actions", "worker", "--until-idle", "10ms"],
+        "worker_id leased succeeded failed returned refused recovered commits retried cancelled ended",
+    ),
+    (["actions", "unlock", "--folder", "none"], HOLD_KEYS),
+    (["mcp", "token", "create", "--user", "ann"], MCP_TOKEN_KEYS + " token"),
+    (["mcp", "token", "list"], [MCP_TOKEN_KEYS]),
+    (["mcp", "token", "revoke", "TOKEN", "--yes"], MCP_TOKEN_KEYS),
     (["doctor"], "hub usable findings"),
+    (
+        ["autoscale", "--dry-run"],
+        "name workflow leading leader minimum maximum demand busy live pending target dispatched cancelled drained "
+        "waits problem dry_run",
+    ),
     (["budget"], "limited account usage forecast pace blocked_until why refusals not_asked"),
 ]
 """A session with every command that prints one JSON document, and the keys of each; in a list: of its elements."""
@@ -168,10 +184,10 @@ IN_A_SESSION = [
 
 def test_json_keys_are_frozen(cli: Cli, hub: Path) -> None:
     """Every command's --json parses, and its keys are those that scripts know: changing one breaks them."""
-    artifact = ""
+    artifact = token = ""
     for line, keys in SESSION:
         # Before the subcommand here, after it in the other tests.
-        words = [artifact if word == "ARTIFACT" else word for word in line]
+        words = [{"ARTIFACT": artifact, "TOKEN": token}.get(word, word) for word in line]
         done = cli("--json", *words, stdin='{"tool": "echo", "args": {"message": "x"}}\n')
         assert 0 == done.code, (line, done)
         value: Any = done.json
@@ -181,6 +197,8 @@ def test_json_keys_are_frozen(cli: Cli, hub: Path) -> None:
         assert keys.split() == list(value), line
         if line[:2] == ["artifact", "put"]:
             artifact = value["id"]
+        if line[:3] == ["mcp", "token", "create"]:
+            token = value["id"]
     result = cli("task", "show", "t1", "--json").json["result"]
     assert "success output error exit_code duration data truncated artifacts completed_at".split() == list(result)
 
@@ -213,6 +231,7 @@ def test_the_session_covers_every_verb() -> None:
         name for name in NAMES for line, _ in SESSION + IN_A_SESSION if name.split() == line[: len(name.split())]
     }
     own = {"memory watch", "status", "demo", "memory apply", "bench", "schedule next", "twin", "session shell"}
+    own |= {"actions lock"}
     assert own | {"leader show", "leader list", "leader resign"} == set(NAMES) - covered
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ghcoord.model.task import State
 from tests.cli.running import Cli, spawn
+from tests.test_tracing import GOOD
 
 pytestmark = pytest.mark.usefixtures("hub")
 
@@ -296,7 +297,7 @@ def test_all_options_of_submit(cli: Cli) -> None:
         *("--require", "gpu", "--require", "os=linux", "--prefer", "w1", "--prefer-for", "1m", "--after", first),
         *("--if-failed", "run", "--not-before", "2h", "--key", "api", "--concurrency", "3", "--rate", "10/m"),
         *("--unique-key", "k", "--unique-for", "1h", "--unique-states", "queued,leased", "--meta", "x=1", "--json"),
-        *("--sandbox", "partial"),
+        *("--sandbox", "partial", "--trace", GOOD),
     ).json
     expected = {
         "type": "small",
@@ -316,6 +317,7 @@ def test_all_options_of_submit(cli: Cli) -> None:
         "concurrency": 3,
         "rate": [10, 60.0],
         "metadata": {"x": "1"},
+        "trace": GOOD,
         "duplicate": False,
     }
     assert expected.items() <= task.items()
@@ -329,9 +331,25 @@ def test_all_options_of_submit(cli: Cli) -> None:
         f"after       {first} (if one fails: run), waits for {first}",
         "limit       api: 3 at a time, 10 in 1m00s",
         "unique      while leased, queued for 1h00m",
+        f"trace       {GOOD}",
     ):
         assert part in shown
     assert f"after {first}" in cli("task", "list", "--state", "blocked").out
+
+
+def test_the_trace_of_the_process_goes_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRACEPARENT counts where --trace is not given, in batches as well; a bad one is none."""
+    other = GOOD.replace("01", "00")
+    monkeypatch.setenv("TRACEPARENT", GOOD)
+    given = [cli("task", "submit", "echo", *more, "--json").json["trace"] for more in ([], ["--trace", other])]
+    assert [GOOD, other] == given
+    lines = f'{{"tool": "echo"}}\n{{"tool": "echo", "trace": "{other}"}}\n'
+    ids = cli("task", "submit", "--batch", "-", "--json", stdin=lines).json["ids"]
+    assert [GOOD, other] == [cli("task", "show", one, "--json").json["trace"] for one in ids]
+    monkeypatch.setenv("TRACEPARENT", "nonsense")
+    assert None is cli("task", "submit", "echo", "--json").json["trace"]
+    refused = cli("task", "submit", "echo", "--trace", "nonsense")
+    assert (2, True) == (refused.code, "no W3C traceparent" in refused.error)
 
 
 def test_times(cli: Cli) -> None:

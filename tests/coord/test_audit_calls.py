@@ -19,7 +19,17 @@ from ghcoord.clock import SystemRuntime
 from ghcoord.config import Settings
 from ghcoord.coord.audit.calls import DROPPED
 from ghcoord.coord.audit.outbox import BATCH_ITEMS, Batch, Outbox
-from ghcoord.coord.audit.redact import MAX_TEXT, MAX_TOTAL, REDACTED, is_secret, keep, keep_text
+from ghcoord.coord.audit.redact import (
+    MAX_KNOWN,
+    MAX_TEXT,
+    MAX_TOTAL,
+    MAX_USERS,
+    REDACTED,
+    Known,
+    is_secret,
+    keep,
+    keep_text,
+)
 from ghcoord.coord.layout import AUDIT, calls_path
 from ghcoord.errors import Denied, NotFound, OutcomeUnknown, Unavailable, UsageError
 from ghcoord.hub import Hub
@@ -475,6 +485,52 @@ def test_a_known_secret_is_found_anywhere(before: str, after: str, depth: int) -
     for _ in range(depth):
         value = {"x": [value]}
     assert SECRET not in json.dumps(keep({"x": value}))
+
+
+def test_what_was_called_a_secret_is_one_everywhere(world: World) -> None:
+    """Under its name in one call, in the output of that or a later one under none: as it is and as JSON writes it."""
+    hub = world.open()
+    secret, other = 'correct "horse"\nbattery', "staple-staple"
+    hub.audit.tool_call(entry(arguments={"env": {"DB_PASSWORD": f" {secret}\n"}, "credentials": {"of": ["ab", other]}}))
+    said = f"{other} {secret} {json.dumps([secret])}"
+    result = TaskResult(success=False, output=said, error=said, data={"stdout": said, said: 1})
+    hub.audit.tool_result(entry(arguments={"command": f"echo {other}"}, result=result, error_msg=said))
+    hub.audit.tool_result(entry(result=TaskResult(success=True, output="key = v4lue-x", data={"api_key": "v4lue-x"})))
+    hub.audit.tool_call(entry(arguments={"text": f"{secret[:-1]} ab staple"}))
+    hub.audit.flush()
+    kept = json.dumps([event.fields for event in hub.audit.log(oldest_first=True, kind="tool ")])
+    for part in ("horse", "battery", other, "v4lue-x"):
+        assert part not in kept.replace(json.dumps(f"{secret[:-1]} ab staple"), "")
+    assert "ab staple" in kept, "only what is whole, and no short word"
+    hub.audit.tool_call(entry(arguments={f"password{n}": f"secret-{n:04}" for n in range(MAX_KNOWN + 1)}))
+    assert MAX_KNOWN >= len(hub.audit._known.of("")._secrets)
+
+
+def test_a_secret_of_one_user_hides_nothing_of_another(world: World) -> None:
+    """Nobody can blank the others' entries, or learn from what is missing there; users are forgotten as well."""
+    hub = world.open()
+    hub.audit.tool_call(entry(arguments={"password": "rm -rf /"}, user_id="ann"))
+    for user in ("ann", "ben"):
+        hub.audit.tool_call(entry(arguments={"command": "rm -rf /"}, user_id=user))
+    hub.audit.flush()
+    said = {e.fields["user_id"]: e.fields["arguments"] for e in hub.audit.log(oldest_first=True, kind="tool ")}
+    assert {"ann": {"command": REDACTED}, "ben": {"command": "rm -rf /"}} == said
+    for number in range(MAX_USERS + 1):
+        hub.audit.tool_call(entry(user_id=str(number)))
+    assert MAX_USERS == len(hub.audit._known._users)
+
+
+def test_many_known_secrets_cost_little() -> None:
+    """With as many as are kept a large entry takes a few milliseconds."""
+    known = Known()
+    known.learn([f"secret number {n}" for n in range(MAX_KNOWN)])
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        kept = keep({"one": "secret number 7", "texts": ["x" * 10] * 500, "more": "y" * 10_000}, known)
+        took.append(time.perf_counter() - began)
+    assert REDACTED == kept["one"]
+    assert 0.05 > min(took)
 
 
 # -- retention

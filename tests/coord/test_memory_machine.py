@@ -74,7 +74,7 @@ class Follower:
         self._watch = self._make(self._seen)
 
     def poll(self) -> None:
-        for change in self._watch._changes():
+        for change in self._watch.look():
             assert "resync" != change.kind
             if change.kind == "set":
                 self.mirror[change.key] = change.value

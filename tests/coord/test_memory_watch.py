@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ SPACE = "memory/global"
 
 def watch(hub: Hub, key: str = "", since: int | None = None, *, prefix: bool = True) -> Callable[[], list[Change]]:
     """What looks once and returns what it found."""
-    return Watch(hub._context, SPACE, key, prefix=prefix, since=since)._changes
+    return Watch(hub._context, SPACE, key, prefix=prefix, since=since).look
 
 
 def told(changes: list[Change]) -> list[tuple[str, str, Any]]:
@@ -137,6 +138,28 @@ def test_stopped_anywhere_it_misses_nothing(world: World, at: int) -> None:
     take(look()[:at])
     take(watch(hub, since=heard)())
     assert {"a": 1, "b": 2, "e": 1, "f": 1} == mirror
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_looks_with_a_cursor_tell_what_one_watch_tells(world: World, seed: int) -> None:
+    """One look after the other, each going on from the cursor of the one before: nothing missed, nothing twice."""
+    hub, chance = world.open(), random.Random(seed)
+    whole = hub.memory.changes("", "n", prefix=True)
+    cursor = hub.memory.changes("", "n", prefix=True).cursor
+    for _ in range(40):
+        for _ in range(chance.randrange(4)):
+            key = chance.choice("abc")
+            if chance.random() < 0.3:
+                hub.memory.delete(key, "n")
+            else:
+                hub.memory.set(key, chance.randrange(100), "n", ttl=chance.choice([None, 2, 5]))
+            world.runtime.advance(chance.choice([0, 0.25, 1.5]))
+        if chance.random() < 0.2:
+            hub.memory.sweep("n")
+        look = hub.memory.changes("", "n", prefix=True, since=cursor)
+        assert whole.look() == look.look()
+        cursor = look.cursor
+        assert [] == hub.memory.changes("", "n", prefix=True, since=cursor).look()
 
 
 def test_what_ended_meanwhile_is_told(world: World) -> None:

@@ -267,6 +267,7 @@ def test_all_options_are_recorded(both: World) -> None:
         "if_failed": None,
         "schedule": None,
         "batch": None,
+        "trace": None,
     }.items() <= view.items()
     assert (3600.0, True) == (view["unique"]["period"], "succeeded" in view["unique"]["states"])
     assert ("w1", False) == (view["assigned"]["worker"], view["assigned"]["pinned"])

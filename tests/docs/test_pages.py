@@ -21,7 +21,7 @@ from tests.processes import needs_program
 Mistakes = Future[list[str]]
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-_NEEDS_SANDBOX = ("run.python", "submit shell", "session create")
+_NEEDS_SANDBOX = ("run.python", "submit shell", "session create", "session_create")
 _KNOWN = {"console", "sh", "python", "json", "toml", "ini", "yaml", "text", "mermaid"}
 
 
@@ -33,6 +33,7 @@ def work(page: Path, folder: Path) -> list[str]:
         return run(todo, folder)
     with Twin(folder / ".twin", limits=TwinLimits.published()) as twin:
         token = twin.user("me")
+        twin.actions.workflow("me/hub", "worker.yml", {"worker-id": "", "slots": ""})
         return run(todo, folder, 120, GH_TOKEN=token, GHCOORD_GITHUB_API=f"{twin.url}/api/v3")
 
 
@@ -53,11 +54,13 @@ _LONG = {"README.md", "docs/benchmarks.md"} | {
     f"docs/how-to/{name}.md"
     for name in (
         "audit",
+        "autoscale",
         "balance-load",
         "github",
         "leader-election",
         "locks-for-deploys",
         "look-after-a-hub",
+        "mcp",
         "python",
         "repair",
         "run-workers",

@@ -23,7 +23,12 @@ ROWS = {
 }
 """First and second column of every table, by each name in the first."""
 
-OUTSIDE = {"XDG_STATE_HOME", "XDG_CACHE_HOME", "NO_COLOR", "GH_TOKEN", "GITHUB_TOKEN"}
+OUTSIDE = {"XDG_STATE_HOME", "XDG_CACHE_HOME", "NO_COLOR", "GH_TOKEN", "GITHUB_TOKEN", "TRACEPARENT"} | {
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_SDK_DISABLED",
+}
 """Variables that are not ours."""
 
 

@@ -238,11 +238,19 @@ def test_a_killed_worker_leaves_no_survivors(sandbox: Sandbox, workspace: Path) 
     assert ends(lambda: alive(marker) == [], 2.0), alive(marker)
 
 
+def opened(descriptor: str) -> str:
+    """The number of a descriptor of ours and what it is of; nothing for the one that lists them."""
+    try:
+        return f"{descriptor} {os.readlink(f'/proc/self/fd/{descriptor}')}"
+    except FileNotFoundError:
+        return ""
+
+
 def traces(workspace: Path) -> dict[str, object]:
     """What a command could leave behind: descriptors, threads, mounts, cgroups, folders, children of ours."""
     children = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == os.getpid()]
     return {
-        "descriptors": len(os.listdir("/proc/self/fd")),
+        "descriptors": sorted(filter(None, map(opened, os.listdir("/proc/self/fd")))),
         "threads": threading.active_count(),
         "mounts": Path("/proc/self/mountinfo").read_text(),
         "cgroups": sorted(Path("/sys/fs/cgroup").rglob(f"ghcoord-task-{os.getpid()}-*")),

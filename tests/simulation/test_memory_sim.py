@@ -129,7 +129,7 @@ def follower(told: Told) -> Callable[[SimRuntime, Store], None]:
         while runtime.monotonic() < deadline:
             try:
                 watch = watch or Watch(hub._context, SPACE, "", prefix=True, since=told.heard)
-                for change in watch._changes():
+                for change in watch.look():
                     with suppress(GhcoordError):
                         store.heads()  # where it may die between two changes
                     if change.kind == "resync":

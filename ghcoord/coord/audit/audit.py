@@ -15,6 +15,7 @@ from ghcoord.coord.audit.calls import CALL, DROPPED, PAGE, RESULT, Place, Purge
 from ghcoord.coord.audit.log import AuditLog
 from ghcoord.coord.audit.outbox import Batch, Outbox
 from ghcoord.coord.audit.query import AuditEvent, Filters, When, make_query
+from ghcoord.coord.audit.redact import KnownByUser
 from ghcoord.coord.context import Context
 from ghcoord.coord.layout import DEFAULT_NAMESPACE
 from ghcoord.errors import Unsupported, UsageError
@@ -58,6 +59,7 @@ class Audit:
         self._sinks = Outbox(context.runtime, self._tell, to="the sink", interval=0.0)
         self._batch: tuple[Batch, Place, list[bytes]] | None = None
         self._last = 0
+        self._known = KnownByUser()
         self.sink: Sink | None = None
         """A logger, which gets each entry as a line of JSON, or a function, which gets it as a dictionary.
 
@@ -113,7 +115,8 @@ class Audit:
     def _record(self, kind: str, entry: AuditEntry) -> None:
         if isinstance(self._context.transactor.store, PinnedStore):
             raise Unsupported(READ_ONLY)
-        item = audit_calls.line(audit_calls.encode(kind, entry, self._context.runtime.now()))
+        known = self._known.of(entry.user_id)
+        item = audit_calls.line(audit_calls.encode(kind, entry, self._context.runtime.now(), known))
         self._outbox.put(item)
         if self.sink is not None:
             self._sinks.put(item)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ghcoord.coord import layout
 from ghcoord.coord.audit.events import parse
-from ghcoord.coord.audit.redact import MAX_TEXT, keep, keep_text
+from ghcoord.coord.audit.redact import MAX_TEXT, Known, keep, keep_text
 from ghcoord.coord.context import Context
 from ghcoord.coord.layout import AUDIT, CALLS
 from ghcoord.errors import GhcoordError
@@ -50,8 +50,13 @@ _WIDTHS = (4, 2, 2, 2, 2)
 """Digits of the folders: year, month, day, hour, minute."""
 
 
-def encode(kind: str, entry: AuditEntry, now: float) -> dict[str, Any]:
-    """``entry`` as it is kept, redacted and cut; ``now`` is its time where it has none."""
+def encode(kind: str, entry: AuditEntry, now: float, known: Known) -> dict[str, Any]:
+    """``entry`` as it is kept, redacted and cut; ``now`` is its time where it has none.
+
+    Its secrets are added to those that are ``known``, which are redacted wherever they stand.
+    """
+    arguments = keep(entry.arguments, known)
+    result = None if entry.result is None else _result(entry.result, known)
     at = now if entry.timestamp is None else entry.timestamp.timestamp()
     return {
         "at": round(at, 3),
@@ -60,23 +65,25 @@ def encode(kind: str, entry: AuditEntry, now: float) -> dict[str, Any]:
         "session_id": entry.session_id[:MAX_NAME],
         "user_id": entry.user_id[:MAX_NAME],
         "tool_name": entry.tool_name[:MAX_NAME],
-        "arguments": keep(entry.arguments),
-        "result": None if entry.result is None else _result(entry.result),
-        "error_msg": keep_text(entry.error_msg),
+        "arguments": arguments,
+        "result": result,
+        "error_msg": keep_text(entry.error_msg, known=known),
         "trace_id": entry.trace_id[:MAX_NAME],
         "workspace_id": entry.workspace_id[:MAX_NAME],
+        **({"client": keep_text(entry.client, MAX_NAME)} if entry.client else {}),
     }
 
 
-def _result(result: TaskResult) -> dict[str, Any]:
+def _result(result: TaskResult, known: Known) -> dict[str, Any]:
+    data = keep(result.data, known)
     cut = result.truncated or len(result.output) > MAX_TEXT or len(result.error) > MAX_TEXT
     return {
         "success": result.success,
-        "output": keep_text(result.output),
-        "error": keep_text(result.error),
+        "output": keep_text(result.output, known=known),
+        "error": keep_text(result.error, known=known),
         "exit_code": result.exit_code,
         "duration": result.duration,
-        "data": keep(result.data),
+        "data": data,
         "truncated": cut,
         "artifacts": keep(result.artifacts[:100]),
     }

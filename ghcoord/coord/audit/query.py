@@ -45,7 +45,8 @@ class Filters(TypedDict, total=False):
     ``task``, ``worker``, ``lock``, ``key`` (in ``namespace``, else in any) and
     ``schedule`` also find people's commits that changed the record.  ``actor``
     is who did it, ``kind`` a pattern with ``*`` and ``?``, or the beginning of a
-    kind.  The others are of recorded tool calls.
+    kind.  The others are of recorded tool calls; ``tool`` and ``trace`` also of
+    tasks submitted, ``trace`` being a trace id.
     """
 
     task: str | None

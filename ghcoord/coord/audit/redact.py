@@ -1,8 +1,9 @@
 """What of a tool's arguments and output is kept in the audit log: no secrets that can be told, and never much.
 
-A secret is told by the name it goes by (``password``, ``api_key`` …) or by its
-look (tokens of well-known services, ``Bearer …``, private keys).  One that has
-neither is kept: an audit log is as confidential as what passes through it.
+A secret is told by the name it goes by (``password``, ``api_key`` …), by its
+look (tokens of well-known services, ``Bearer …``, private keys), or because
+the user has given it under such a name before.  One that has none of these
+is kept: an audit log is as confidential as what passes through it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
 import unicodedata
+from collections import OrderedDict
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -29,6 +32,15 @@ MAX_DEPTH = 12
 
 MAX_ITEMS = 500
 """Items kept of one list or object."""
+
+MAX_KNOWN = 256
+"""Secrets of a user that are remembered to be found again; the one unseen for longest is forgotten first."""
+
+MAX_USERS = 64
+"""Users whose secrets are remembered."""
+
+SHORTEST_KNOWN = 6
+"""Characters of a secret that is remembered: shorter ones would be found in every other word."""
 
 _SLACK = 2000
 """Characters after the cut that are looked at as well: a secret must not hide by being cut in two."""
@@ -104,26 +116,85 @@ def redact(text: str) -> str:
     return _IN_URL.sub(rf"\1{REDACTED}\2", text)
 
 
-def keep_text(text: str, most: int = MAX_TEXT) -> str:
+class Known:
+    """Secrets that went by a name that tells, in memory only. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._secrets: OrderedDict[str, None] = OrderedDict()
+        self._forms: tuple[str, ...] = ()
+        self._mutex = threading.Lock()
+
+    def learn(self, value: Any, depth: int = 0) -> None:
+        """Remember the texts in ``value``, which is a secret."""
+        if isinstance(value, dict | list | tuple) and depth < MAX_DEPTH:
+            for below in list(value.values() if isinstance(value, dict) else value)[:MAX_ITEMS]:
+                self.learn(below, depth + 1)
+        if not isinstance(value, str) or len(value.strip()) < SHORTEST_KNOWN:
+            return
+        text = value.strip()[:_SLACK]
+        with self._mutex:
+            fresh = text not in self._secrets
+            self._secrets[text] = None
+            self._secrets.move_to_end(text)
+            if len(self._secrets) > MAX_KNOWN:
+                self._secrets.popitem(last=False)
+            if fresh:  # the longest first: one may be the beginning of another
+                forms = {form for one in self._secrets for form in _forms(one)}
+                self._forms = tuple(sorted(forms, key=len, reverse=True))
+
+    def mask(self, text: str) -> str:
+        """``text`` without the secrets that are known, as they are or as JSON writes them."""
+        if len(text) >= SHORTEST_KNOWN:
+            for one in self._forms:
+                if one in text:
+                    text = text.replace(one, REDACTED)
+        return text
+
+
+class KnownByUser:
+    """What is known of each user's secrets: what one calls a secret hides nothing in the entries of another."""
+
+    def __init__(self) -> None:
+        self._users: OrderedDict[str, Known] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def of(self, user: str) -> Known:
+        """That user's."""
+        with self._mutex:
+            known = self._users.setdefault(user, Known())
+            self._users.move_to_end(user)
+            if len(self._users) > MAX_USERS:
+                self._users.popitem(last=False)
+        return known
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    return secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
+
+
+def keep_text(text: str, most: int = MAX_TEXT, known: Known | None = None) -> str:
     """``text`` redacted and cut to ``most`` characters, with a mark that says how many are missing."""
-    kept = redact(text[: most + _SLACK])
+    head = text[: most + _SLACK]
+    kept = redact(head if known is None else known.mask(head))
     missing = max(len(kept), len(text)) - most
     return kept if missing <= 0 else f"{kept[:most]}… [{missing} more characters]"
 
 
-def keep(value: Any) -> Any:
+def keep(value: Any, known: Known | None = None) -> Any:
     """``value`` as JSON without its secrets, cut to ``MAX_TOTAL`` characters; never raises.
 
-    What is no JSON is named by its type and not looked into.
+    What is no JSON is named by its type and not looked into.  Secrets found by
+    their names are added to ``known``, and those in there are found anywhere.
     """
-    return _Keeper().value(value, 0)
+    return _Keeper(known).value(value, 0)
 
 
 class _Keeper:
     """Takes a value apart for as long as there is room."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Known | None) -> None:
         self._room = MAX_TOTAL
+        self._known = known
 
     def value(self, value: Any, depth: int) -> Any:
         kept = self._value(value, depth)
@@ -135,7 +206,7 @@ class _Keeper:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
-            return keep_text(value, max(0, min(MAX_TEXT, self._room)))
+            return keep_text(value, max(0, min(MAX_TEXT, self._room)), self._known)
         if isinstance(value, int):
             return int(value) if abs(value) <= 2**53 else f"[a number of {int(value).bit_length()} bits]"
         if isinstance(value, float):
@@ -160,7 +231,7 @@ class _Keeper:
             if self._room <= 0 or len(kept) == MAX_ITEMS:
                 kept["…"] = f"[{len(value) - len(kept)} more]"
                 break
-            name = keep_text(key if isinstance(key, str) else f"[{type(key).__name__[:80]}]", MAX_KEY)
+            name = keep_text(key if isinstance(key, str) else f"[{type(key).__name__[:80]}]", MAX_KEY, self._known)
             self._room -= len(json.dumps(name)) + 2
             secret = isinstance(key, str) and is_secret(key) and not (_counts(key) and isinstance(below, int | float))
             secret = secret or (names_secret and key == "value")
@@ -171,6 +242,8 @@ class _Keeper:
         """A secret: nothing of it, not its length either."""
         if value is None or isinstance(value, bool):
             return self.value(value, 0)
+        if self._known is not None:
+            self._known.learn(value)
         self._room -= len(REDACTED) + 2
         return REDACTED
 

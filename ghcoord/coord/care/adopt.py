@@ -21,6 +21,7 @@ from ghcoord.coord.context import (
     LOCK_STATS_TABLE,
     LOCK_TABLE,
     PATH_TABLE,
+    SCALER_TABLE,
     SCHEDULE_TABLE,
     SESSION_TABLE,
     TASK_TABLE,
@@ -79,7 +80,7 @@ class Room:
 def tables_of(space: str) -> list[Table[Any]]:
     """The tables whose records lie in ``space``."""
     if space == FLEET:
-        return [TASK_TABLE, WORKER_TABLE, SESSION_TABLE, SCHEDULE_TABLE]
+        return [TASK_TABLE, WORKER_TABLE, SESSION_TABLE, SCHEDULE_TABLE, SCALER_TABLE]
     if space == layout.FILES:
         return [ARTIFACT_TABLE]
     if space == layout.LOCKS:

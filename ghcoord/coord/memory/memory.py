@@ -18,7 +18,7 @@ from ghcoord.coord.memory import write as memory_write
 from ghcoord.coord.memory.history import MemoryVersion
 from ghcoord.coord.memory.namespaces import NamespaceUsage
 from ghcoord.coord.memory.transfer import Imported
-from ghcoord.coord.memory.watch import Change, Watch
+from ghcoord.coord.memory.watch import Change, Cursor, Watch
 from ghcoord.coord.memory.write import CheckKey, DeleteKey, FencedBy, Op, Result, SetKey
 from ghcoord.errors import Corrupt, GhcoordError, NewerSchema, NotFound, Unsupported, UsageError
 from ghcoord.ids import check_name
@@ -29,6 +29,7 @@ from ghcoord.store.tx import Tx
 __all__ = [
     "Change",
     "CheckKey",
+    "Cursor",
     "DeleteKey",
     "FencedBy",
     "Imported",
@@ -369,6 +370,13 @@ class Memory:
         if callback is None:
             return watch.follow(self._context.runtime.event(), None)
         return watch.start(callback, on_error)
+
+    def changes(
+        self, key: str, namespace: str = DEFAULT_NAMESPACE, *, prefix: bool = False, since: Cursor | None = None
+    ) -> Watch:
+        """A watch for who looks now and then: ``.look()`` has what is new, ``.cursor`` is where another goes on."""
+        key = normalize("NFC", key) if prefix else check_name(key, "key")
+        return Watch(self._context, memory_space(namespace), key, prefix=prefix, since=None, cursor=since)
 
 
 def _typed(entry: MemoryEntry, model: Callable[[Any], Any] | None) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 from ghcoord.clock import Event
 from ghcoord.coord import layout
@@ -40,18 +40,44 @@ class Change:
     revision: int = 0
 
 
-class Watch:
-    """Follows one key, or every key that starts with ``key``, in one namespace."""
+class Cursor(NamedTuple):
+    """Up to where somebody has heard: all that was committed up to ``revision``, and what ended until ``at``.
 
-    def __init__(self, context: Context, space: str, key: str, *, prefix: bool, since: int | None) -> None:
+    ``at`` is in milliseconds since the epoch, by the hub's clock.
+    """
+
+    revision: int
+    at: int
+
+
+class Watch:
+    """Follows one key, or every key that starts with ``key``, in one namespace.
+
+    ``since`` is the highest revision that was heard, which is told again;
+    ``cursor`` goes on right behind where another watch has stopped.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        space: str,
+        key: str,
+        *,
+        prefix: bool,
+        since: int | None,
+        cursor: Cursor | None = None,
+    ) -> None:
         self._context = context
         self._space = space
         self._key = key
         self._prefix = prefix
-        self._since = since
+        self._given = cursor
+        self._since = since = since if cursor is None else cursor.revision + 1
         self._doubted_at: float | None = None
         # Ends are looked for from here on. Taken before the state: what ends in between is told.
-        self._told = context.now() if since is None else min(context.now(), since / 1000)
+        self._told = context.now()
+        if since is not None:
+            self._told = min(self._told, (since if cursor is None else cursor.at) / 1000)
         self._base: Snapshot | None = context.snapshot(space) if since is None else None
         self._before: Snapshot | None = None
 
@@ -62,7 +88,7 @@ class Watch:
         """Changes as they come; errors of the hub go to ``on_error``, or are raised where there is none."""
         while True:
             try:
-                changes = self._changes()
+                changes = self.look()
             except GhcoordError as error:
                 if on_error is None:
                     raise
@@ -96,8 +122,15 @@ class Watch:
 
         return stop
 
-    def _changes(self) -> list[Change]:
-        """What happened since the last call. An error leaves everything to the next one."""
+    @property
+    def cursor(self) -> Cursor:
+        """What the last look has told: where another watch goes on. Raises ``Corrupt`` when history was replaced."""
+        if self._base is None:
+            return self._given or Cursor(0, 0)
+        return Cursor(revision_of(self._base.store, self._space, self._base.head), int(self._told * 1000))
+
+    def look(self) -> list[Change]:
+        """What happened since the last look. An error leaves everything to the next one."""
         now = max(self._told, self._context.now())
         snapshot = self._context.snapshot(self._space)
         if self._since is not None and not self._go_on(snapshot, self._since):
@@ -112,13 +145,16 @@ class Watch:
     def _go_on(self, snapshot: Snapshot, since: int) -> bool:
         """Look for the state to go on from; ``False`` for as long as ``snapshot`` may be an answer that lags behind."""
         revision = revision_of(snapshot.store, self._space, snapshot.head)
-        if revision < since and self._doubts():
+        heard = since if self._given is None else self._given.revision
+        if revision < heard and self._doubts():
             return False
         if revision >= since:
             self._base, self._before = _states_at(snapshot, since)
+            if self._given is not None:  # whoever has the cursor had just that state, and all of it
+                self._base, self._before = self._before or self._base, None
         elif revision + 1 == since:
             self._base = snapshot
-        if self._base is not None and self._base.head is not None:
+        if self._given is None and self._base is not None and self._base.head is not None:
             # Revisions run ahead of the clock while commits come fast: what ended between the two was not told.
             self._told = min(self._told, snapshot.store.commit_info(self._base.head).time)
         return True

@@ -50,12 +50,13 @@ class Calling:
         timeout: float | None = None,
         key: str | None = None,
         sequence: int | None = None,
+        trace: str = "",
     ) -> Task:
         """Queue the call of ``tool`` in a session and return its task, which the session's worker runs, once.
 
         With a ``key``, or a number in a ``sequence``, the same call again gives
         the task that there is already, however it ended.  ``timeout`` in seconds,
-        at most the session's.
+        at most the session's.  ``trace`` is a W3C traceparent to pass on.
 
         Raises ``NotFound``; ``SessionLost`` when the files are gone;
         ``NoCapacity`` when no worker has the session and none can take it;
@@ -63,7 +64,7 @@ class Calling:
         one whose task was removed, and for a tool that the worker does not have.
         """
         mark = _mark(key, sequence)
-        one = Submission(check_tool_name(tool), args or {}, timeout=timeout, session=session_id)
+        one = Submission(check_tool_name(tool), args or {}, timeout=timeout, session=session_id, trace=trace)
         one.check()
         context = self._context
         judge, quota = context.judge(), context.config().quota_open_tasks
@@ -113,6 +114,7 @@ class Calling:
         timeout: float | None = None,
         key: str | None = None,
         sequence: int | None = None,
+        trace: str = "",
         wait: float | None = 300.0,
     ) -> TaskResult:
         """Run ``tool`` in a session and return its result, success or not: a call that fails raises nothing.
@@ -122,7 +124,7 @@ class Calling:
         ``WaitTimeout``: then the call goes on, and the same one with a key or
         ``sequence`` finds it.
         """
-        task = self.submit_call(session_id, tool, args, timeout=timeout, key=key, sequence=sequence)
+        task = self.submit_call(session_id, tool, args, timeout=timeout, key=key, sequence=sequence, trace=trace)
         ended = task if task.ended else _Waiter(self._context).wait_many([task.id], wait)[task.id]
         if ended.result is not None:
             return ended.result

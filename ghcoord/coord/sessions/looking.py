@@ -27,10 +27,10 @@ class Looking:
     _mutex: threading.Lock
     _touched: dict[str, float]
 
-    def get(self, session_id: str) -> Session | None:
-        """The session, or ``None``. It counts as used, which goes along with the worker's next tick."""
+    def get(self, session_id: str, *, touch: bool = True) -> Session | None:
+        """The session, or ``None``. With ``touch`` it counts as used, which goes along with the worker's next tick."""
         session = self._find(session_id)
-        if session is not None:
+        if session is not None and touch:
             self._touch(session_id)
         return session
 

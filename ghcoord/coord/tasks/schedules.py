@@ -221,6 +221,7 @@ def _template(tool: str, args: Mapping[str, Any], options: Mapping[str, Any], ov
         "if_failed",
         "not_before",
         "session",
+        "trace",
     }
     for name in options:
         if name not in known:

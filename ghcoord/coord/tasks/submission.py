@@ -32,6 +32,7 @@ from ghcoord.model.task import (
     Unique,
 )
 from ghcoord.model.tier import check_tier
+from ghcoord.tracing import checked
 from ghcoord.units import MAX_DURATION
 
 MAX_PAYLOAD = 880_000
@@ -81,7 +82,7 @@ class Submission:
     ``sandbox`` is the least sandbox that the worker must have: ``full``,
     ``partial`` or ``none``; without it tools that start processes need a full
     one, others none.  With ``session`` the task is a call in that session, which
-    only the session's worker runs.
+    only the session's worker runs.  ``trace`` is a W3C traceparent to pass on.
     """
 
     tool: str
@@ -111,6 +112,7 @@ class Submission:
     prefer_for: float = PREFER_FOR
     sandbox: str | None = None
     session: str | None = None
+    trace: str = ""
 
     def check(self) -> int:
         """The bytes of args and metadata. Raises ``UsageError`` naming what is wrong first, or ``TooLarge``."""
@@ -133,6 +135,7 @@ class Submission:
         ):
             _positive(given, what)
         self._check_rest()
+        checked(self.trace)
         for what, value in (("args", self.args), ("metadata", self.metadata)):
             if not isinstance(value, Mapping):
                 raise UsageError(f"{what} must be a JSON object")
@@ -163,7 +166,6 @@ class Submission:
             _id(self.prefer, "worker id")
             if self.worker is not None and self.prefer is not None:
                 raise UsageError("a task that one worker must run prefers no other: give worker or prefer")
-
         if self.sandbox is not None:
             check_tier(self.sandbox)
         if self.session is not None:
@@ -253,6 +255,7 @@ def build(
         assigned=_assignment(one, now),
         schedule=schedule,
         batch=batch,
+        trace=checked(one.trace),
         metadata=plain(one.metadata),
     )
     return task if session is None else calls.bound(task, session)

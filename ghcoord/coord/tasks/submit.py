@@ -22,6 +22,7 @@ from ghcoord.model.session import Session
 from ghcoord.model.task import IfFailed, State, Task
 from ghcoord.store.snapshot import Snapshot
 from ghcoord.store.tx import Tx
+from ghcoord.tracing import trace_id_of
 
 CHUNK = 500
 """Tasks that one transaction submits."""
@@ -71,6 +72,7 @@ class Submitting:
         prefer_for: float = PREFER_FOR,
         sandbox: str | None = None,
         session: str | None = None,
+        trace: str = "",
         id: str | None = None,
     ) -> Task:
         """Queue one task; see :class:`Submission` for the arguments.
@@ -107,6 +109,7 @@ class Submitting:
             prefer_for,
             sandbox,
             session,
+            trace,
         )
         return self.offer(one).task
 
@@ -314,6 +317,7 @@ class Desk:
                 type=kind,
                 key=records.key_of(only),
                 batch=self._batch,
+                trace=trace_id_of(only.trace) or None,
                 by=self._actor,
             )
         else:

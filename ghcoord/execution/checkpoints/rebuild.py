@@ -114,6 +114,10 @@ class Installing:
         return self.session.id
 
     @property
+    def trace(self) -> str:
+        return ""
+
+    @property
     def env(self) -> Mapping[str, str]:
         return {}
 

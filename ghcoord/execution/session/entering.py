@@ -98,6 +98,12 @@ class Entering(LocalSessions):
         finally:
             self._release(entry, handle)
 
+    def open_epoch(self, session_id: str) -> int | None:
+        """The epoch of the placement under which the session is open here; ``None`` when it is not."""
+        with self._lock:
+            entry = self._entries.get(session_id)
+            return None if entry is None or entry.closing else self._epoch(entry)
+
     def note(self, session_id: str, note: CallNote) -> None:
         """A call has ended so; told before it leaves the session."""
         with self._lock:

@@ -7,12 +7,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghcoord.clock import Runtime
 from ghcoord.coord.sessions.differences import Diff
 from ghcoord.errors import LeaseLost, NotFound, SandboxError, UsageError
+from ghcoord.execution import spans
 from ghcoord.execution.running import run_guarded, to_record
 from ghcoord.execution.session.entry import Entry
 from ghcoord.execution.session.folder import SessionFolder
@@ -25,6 +27,7 @@ from ghcoord.model.limits import Limits
 from ghcoord.model.session import CallNote, Checkpoint, Session, SessionStatus, Usage
 from ghcoord.model.task import TaskResult
 from ghcoord.model.tool import Tool, json_problem
+from ghcoord.tracing import checked
 
 if TYPE_CHECKING:
     from ghcoord.execution.checkpoints.checkpoints import Checkpoints
@@ -54,8 +57,10 @@ class LocalCall:
         progress: Progressed | None,
         cancelled: Callable[[], bool] | None,
         used: Callable[[Usage], None],
+        trace: str = "",
     ) -> None:
         self.task_id = task_id
+        self.trace = trace
         self.folder: SessionFolder | None = None
         self._sessions: LocalSessions
         self._timeout = timeout
@@ -180,6 +185,7 @@ class LocalSessions(ABC):
         log: Said | None = None,
         progress: Progressed | None = None,
         cancelled: Callable[[], bool] | None = None,
+        trace: str = "",
     ) -> TaskResult:
         """Run a tool in a session of this worker, in the calling thread, and return how it ended.
 
@@ -187,6 +193,7 @@ class LocalSessions(ABC):
         when ``cancelled`` says so it is stopped, its processes killed.  A call
         with a ``key`` or ``sequence`` number that was made before returns that
         result, also after a restart; while it is still running, waits for it.
+        ``trace`` is a W3C traceparent to pass on.
 
         Raises ``UsageError`` for a tool or arguments that do not exist, or a
         key that named another call, ``NoCapacity`` when the session runs as
@@ -203,9 +210,8 @@ class LocalSessions(ABC):
             raise UsageError(f"a call with a key takes JSON only: {problem}")
         digest = "" if name is None else content_of(tool, args)
         task_id = f"call-{new_op_id(self._runtime.randbits)[:16]}"
-        call = LocalCall(
-            self._runtime, task_id, timeout, log, progress, cancelled, lambda usage: self.used(session_id, usage)
-        )
+        used = partial(self.used, session_id)
+        call = LocalCall(self._runtime, task_id, timeout, log, progress, cancelled, used, checked(trace))
         with self.enter(session_id, tool=tool, task_id=task_id, cancel=call.cancel, limited=True) as folder:
             call.enter(folder, self)
             if name is None:
@@ -225,7 +231,11 @@ class LocalSessions(ABC):
 
     def _run(self, tool: Tool, args: dict[str, Any], call: LocalCall) -> TaskResult:
         started, pauses = self._runtime.monotonic(), self._pauses
-        result = run_guarded(lambda: tool.run(dict(args), call))
+        told = {"ghcoord.session": call.session_id, "ghcoord.worker": self.worker_id}
+        with spans.span(f"call {tool.name}", call.trace, told) as span:
+            call.trace = span.trace
+            result = run_guarded(lambda: tool.run(dict(args), call))
+            span.ended(bool(result.success))
         if self._pauses != pauses or not self.lease_runs():
             raise LeaseLost(f"the worker {self.worker_id} lost its lease while the call ran: its files may be given up")
         if result.infrastructure:

@@ -1,8 +1,8 @@
 """The tools that start a command in the sandbox: ``shell``, ``exec`` and ``run.python``.
 
 What they start finds its task's id in ``GHCOORD_TASK_ID``, the number of the
-attempt, from 1, in ``GHCOORD_ATTEMPT``, and in a session its id in
-``GHCOORD_SESSION_ID``.
+attempt, from 1, in ``GHCOORD_ATTEMPT``, in a session its id in
+``GHCOORD_SESSION_ID``, and the traceparent of a traced call in ``TRACEPARENT``.
 """
 
 from __future__ import annotations

@@ -94,6 +94,8 @@ class Commands:
         found = {"GHCOORD_TASK_ID": ctx.task_id, "GHCOORD_ATTEMPT": str(ctx.attempt)}
         if ctx.session_id is not None:
             found["GHCOORD_SESSION_ID"] = ctx.session_id
+        if ctx.trace:
+            found["TRACEPARENT"] = ctx.trace
         python = self.python(ctx)
         if python is not None and python != self.sandbox.python:
             programs, _, _ = python.rpartition("/")

@@ -107,7 +107,7 @@ class Prompts:
     def _start(self, ctx: ToolContext) -> Interpreter:
         commands, workspace = self._commands, ctx.workspace
         argv = [commands.needed_python(ctx)]
-        env = {name: value for name, value in commands.variables(ctx).items() if not name.startswith("GHCOORD_")}
+        env = {name: value for name, value in commands.variables(ctx).items() if not _of_one_call(name)}
         limits = ctx.limits.under(commands.kit.limits).model_copy(update={"timeout": None})
         there = _identity_of(workspace)
 
@@ -125,6 +125,11 @@ class Prompts:
             )
 
         return Interpreter(commands.runtime, start, lambda idle: idle > self._idle or _identity_of(workspace) != there)
+
+
+def _of_one_call(name: str) -> bool:
+    """Whether this variable tells of the call that starts the interpreter, which outlives it."""
+    return name == "TRACEPARENT" or name.startswith("GHCOORD_")
 
 
 class _Place:

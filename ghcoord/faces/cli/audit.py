@@ -15,6 +15,7 @@ from ghcoord.faces.cli.moments import parse_time
 from ghcoord.faces.cli.output import clean, emit_line, note, respond, say, table, to_json
 from ghcoord.faces.phrases import phrase, shorten
 from ghcoord.faces.views import iso
+from ghcoord.tracing import trace_id_of
 
 if TYPE_CHECKING:
     from ghcoord.coord.audit.blame import Blame, Origin
@@ -55,7 +56,7 @@ def log(
     tool: Annotated[str | None, _option("tool", "TOOL", "Calls and tasks of this tool.")] = None,
     user: Annotated[str | None, _option("user", "U", "Tool calls of this user.")] = None,
     workspace: Annotated[str | None, _option("workspace", "W", "Tool calls in this workspace.")] = None,
-    trace: Annotated[str | None, _option("trace", "T", "Tool calls of this trace.")] = None,
+    trace: Annotated[str | None, _option("trace", "T", "Tool calls and tasks of this trace id or traceparent.")] = None,
     since: Annotated[str | None, _option("since", "WHEN", "From then on: 2h for ago, a time, or a revision.")] = None,
     until: Annotated[str | None, _option("until", "WHEN", "Up to then.")] = None,
     limit: Annotated[
@@ -90,7 +91,7 @@ def log(
         "tool": tool,
         "user": user,
         "workspace": workspace,
-        "trace": trace,
+        "trace": trace and (trace_id_of(trace) or trace),
     }
     with open_hub() as hub:
         now = hub.now()

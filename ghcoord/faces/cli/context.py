@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -81,11 +81,12 @@ def portable_hub_url() -> str:
 
 
 @contextmanager
-def open_hub(trace: Trace | None = None, *, patience: float | None = None) -> Iterator[Hub]:
+def open_hub(trace: Trace | None = None, *, patience: float | None = None, actor: str | None = None) -> Iterator[Hub]:
     """The hub that was named, closed at the end. Raises ``NoHub`` and what ``ghcoord.connect`` raises.
 
     ``trace`` is told of each call of the store; so is standard error with ``--debug`` when there is none.
     ``patience`` in seconds overrides the setting: how long to wait for a server's limits.
+    ``actor`` is who acts, as for ``ghcoord.connect``.
     """
     from ghcoord.bootstrap import connect
 
@@ -93,7 +94,7 @@ def open_hub(trace: Trace | None = None, *, patience: float | None = None) -> It
     chosen = settings()
     if patience is not None:
         chosen = replace(chosen, budget=replace(chosen.budget, patience=patience))
-    with connect(_current.hub, chosen, trace=told, on_wait=say_wait) as hub:
+    with connect(_current.hub, chosen, actor=actor, trace=told, on_wait=say_wait) as hub:
         if hub.migrated_from is not None:
             print(f"migrated the hub from schema {hub.migrated_from}, which older versions wrote", file=sys.stderr)
         yield hub
@@ -125,9 +126,35 @@ def _trace(call: str, seconds: float, failed: str | None) -> None:
     print(f"store: {call} {seconds * 1000:.1f} ms{' ' + failed if failed else ''}", file=sys.stderr)
 
 
+TRACED_BY = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Variables of OpenTelemetry that say where spans go: one of them is enough to be traced."""
+
+
+def start_tracing() -> None:
+    """Send spans where the ``OTEL_*`` variables say; nothing without them. Raises ``UsageError``."""
+    exporter = os.environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(map(os.environ.get, TRACED_BY)) else "")
+    if exporter and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true":
+        from ghcoord.execution.spans import install
+
+        install(exporter)
+
+
+def surrounding_trace() -> str | None:
+    """The trace that this process is part of, from ``TRACEPARENT``; ``None`` without a valid one."""
+    from ghcoord.tracing import valid
+
+    return valid(os.environ.get("TRACEPARENT")) or None
+
+
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment with ``extra``, for a child process."""
     return {**os.environ, **extra}
+
+
+def hide(names: Iterable[str]) -> None:
+    """Take variables out of this process's environment, and so out of that of every child from now on."""
+    for name in names:
+        os.environ.pop(name, None)
 
 
 def variable(name: str) -> str | None:

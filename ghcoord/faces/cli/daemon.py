@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from ghcoord.execution.environment.settings import PackageSettings
 from ghcoord.execution.sandbox.container import ContainerSettings
 from ghcoord.execution.worker import WorkerDaemon
 from ghcoord.faces.cli.common import parse_pairs
-from ghcoord.faces.cli.context import open_hub
+from ghcoord.faces.cli.context import open_hub, start_tracing
 from ghcoord.faces.cli.output import clean, note
 from ghcoord.hub import Hub
 
@@ -48,13 +48,12 @@ def run_worker(
     log_level: str,
 ) -> dict[str, Any]:
     """Run a worker until it ends and return what it did. ``None`` stands for the setting or its default."""
+    start_tracing()
     with open_hub() as hub:
-        settings = hub.settings
-        chosen = settings.worker
-        daemon = WorkerDaemon(
+        daemon = make_worker(
             hub,
-            worker_id,
-            slots=chosen.slots if slots is None else slots,
+            worker_id=worker_id,
+            slots=slots,
             ttl=ttl,
             poll=poll,
             until_idle=until_idle,
@@ -62,22 +61,72 @@ def run_worker(
             workspace=workspace,
             types=types,
             labels=labels,
-            max_sessions=chosen.max_sessions if max_sessions is None else max_sessions,
-            checkpoint_dir=_folder(chosen.checkpoint_dir) if checkpoint_dir is None else checkpoint_dir,
-            max_checkpoints=chosen.max_checkpoints if max_checkpoints is None else max_checkpoints,
-            publish=publish and chosen.publish,
-            stale_after=chosen.stale_after,
-            limits={**parse_pairs(chosen.limit, "worker.limit"), **limits},
-            sandbox=settings.sandbox.driver if sandbox is None else sandbox,
+            max_sessions=max_sessions,
+            checkpoint_dir=checkpoint_dir,
+            max_checkpoints=max_checkpoints,
+            publish=publish,
+            limits=limits,
+            sandbox=sandbox,
             unsafe_no_sandbox=unsafe_no_sandbox,
             commands=commands,
-            container=_container(settings.sandbox),
-            packages=_packages(settings.packages),
-            grace=chosen.grace,
-            log=_logger(hub, log_level),
+            log=log_lines(hub, log_level),
         )
         with on_signals(hub.runtime, lambda: _drain(daemon), daemon.cancel):
             return asdict(daemon.run())
+
+
+def make_worker(
+    hub: Hub,
+    *,
+    worker_id: str | None = None,
+    slots: int | None = None,
+    ttl: float | None = None,
+    poll: float | None = None,
+    until_idle: float | None = None,
+    max_runtime: float | None = None,
+    workspace: Path | None = None,
+    types: Collection[str] = (),
+    labels: Mapping[str, str] | None = None,
+    max_sessions: int | None = None,
+    checkpoint_dir: Path | None = None,
+    max_checkpoints: int | None = None,
+    publish: bool = True,
+    stale_after: float | None = None,
+    limits: Mapping[str, Any] | None = None,
+    sandbox: str | None = None,
+    unsafe_no_sandbox: bool = False,
+    commands: bool | None = None,
+    grace: float | None = None,
+    log: Callable[[str, str], None],
+) -> WorkerDaemon:
+    """A worker of ``hub`` that has not begun. ``None`` stands for the setting or its default."""
+    settings = hub.settings
+    chosen = settings.worker
+    return WorkerDaemon(
+        hub,
+        worker_id,
+        slots=chosen.slots if slots is None else slots,
+        ttl=ttl,
+        poll=poll,
+        until_idle=until_idle,
+        max_runtime=max_runtime,
+        workspace=workspace,
+        types=types,
+        labels=labels,
+        max_sessions=chosen.max_sessions if max_sessions is None else max_sessions,
+        checkpoint_dir=_folder(chosen.checkpoint_dir) if checkpoint_dir is None else checkpoint_dir,
+        max_checkpoints=chosen.max_checkpoints if max_checkpoints is None else max_checkpoints,
+        publish=publish and chosen.publish,
+        stale_after=chosen.stale_after if stale_after is None else stale_after,
+        limits={**parse_pairs(chosen.limit, "worker.limit"), **(limits or {})},
+        sandbox=settings.sandbox.driver if sandbox is None else sandbox,
+        unsafe_no_sandbox=unsafe_no_sandbox,
+        commands=commands,
+        container=_container(settings.sandbox),
+        packages=_packages(settings.packages),
+        grace=chosen.grace if grace is None else grace,
+        log=log,
+    )
 
 
 def _folder(text: str | None) -> Path | None:
@@ -109,7 +158,8 @@ def _drain(daemon: WorkerDaemon) -> None:
         note(f"draining: {running} task{'s' if running > 1 else ''} still running; a second signal stops them")
 
 
-def _logger(hub: Hub, threshold: str) -> Callable[[str, str], None]:
+def log_lines(hub: Hub, threshold: str) -> Callable[[str, str], None]:
+    """What prints (level, text) on standard error with the time, from the level ``threshold`` on."""
     least = _RANK[threshold]
 
     def log(level: str, message: str) -> None:

@@ -47,6 +47,9 @@ COMMANDS = {
     "leader": ("leader:app", "Let one of several processes lead."),
     "memory": ("memory:app", "Share values by key."),
     "audit": ("audit:app", "See who did what."),
+    "mcp": ("mcp:app", "Offer the hub to agents: an MCP server."),
+    "actions": ("actions:app", "What the GitHub Actions of this project run."),
+    "autoscale": ("autoscale:autoscale", "Start workers on GitHub Actions as the queue grows."),
     "twin": ("twin:twin", "Run a GitHub of your own, for tests."),
 }
 """Name → module and attribute below ``ghcoord.faces.cli`` (an application, or the function of one command), summary."""

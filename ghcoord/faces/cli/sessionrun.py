@@ -12,7 +12,7 @@ import typer
 
 from ghcoord.errors import GhcoordError, NotFound, SessionLost, TaskFailed, UsageError, WaitTimeout
 from ghcoord.faces.cli.common import duration, parse_pairs
-from ghcoord.faces.cli.context import invocation, open_hub
+from ghcoord.faces.cli.context import invocation, open_hub, surrounding_trace
 from ghcoord.faces.cli.output import clean_text, emit, note
 from ghcoord.faces.cli.taskwait import SOON
 from ghcoord.faces.cli.transfers import stdin_bytes
@@ -76,7 +76,8 @@ def run_call(
     Raises ``NotFound``, ``SessionLost``, ``NoCapacity``, and ``TaskFailed`` where the call ended without any result.
     """
     with _Interrupts() as interrupts:
-        task = hub.sessions.submit_call(session_id, tool, args, timeout=timeout, key=key)
+        trace = surrounding_trace() or ""
+        task = hub.sessions.submit_call(session_id, tool, args, timeout=timeout, key=key, trace=trace)
         try:
             interrupts.let_through()
             started(task)

@@ -51,6 +51,10 @@ Sandbox = Annotated[
 Session = Annotated[
     str | None, typer.Option("--session", metavar="ID", help="Run it in this session, on the worker that has it.")
 ]
+Trace = Annotated[
+    str | None,
+    typer.Option("--trace", metavar="T", help="W3C traceparent for its commands and the audit log; else TRACEPARENT."),
+]
 Key = Annotated[
     str | None, typer.Option("--key", metavar="K", help="The key whose tasks share --concurrency and --rate.")
 ]
@@ -90,6 +94,7 @@ REQUIREMENTS = {"min_cores": "min_cpu_cores", "min_memory": "min_memory_mb", "re
 KEYS = (
     *("priority", "retries", "timeout", "backoff", "backoff_cap", "metadata", "type", "estimate"),
     *("min_cores", "min_memory", "require", "requirements", "worker", "prefer", "prefer_for", "sandbox", "session"),
+    "trace",
     *("not_before", "after"),
     *("if_failed", "key", "concurrency", "rate", "unique", "unique_key", "unique_for", "unique_states"),
 )

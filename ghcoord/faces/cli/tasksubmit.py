@@ -11,7 +11,7 @@ from ghcoord.faces import views
 from ghcoord.faces.cli import taskoptions as given
 from ghcoord.faces.cli.batch import progress_bar, read_batch
 from ghcoord.faces.cli.common import duration, parse_object, parse_pairs
-from ghcoord.faces.cli.context import open_hub
+from ghcoord.faces.cli.context import open_hub, surrounding_trace
 from ghcoord.faces.cli.hints import say_unserved
 from ghcoord.faces.cli.output import note, respond, say
 from ghcoord.faces.cli.taskwait import await_all, exit_unless_succeeded, report_end
@@ -62,6 +62,7 @@ def submit(
     prefer_for: given.PreferFor = None,
     sandbox: given.Sandbox = None,
     session: given.Session = None,
+    trace: given.Trace = None,
     estimate: given.Estimate = None,
     meta: given.Meta = None,
     id_: Annotated[
@@ -126,6 +127,7 @@ def submit(
         prefer_for=prefer_for,
         sandbox=sandbox,
         session=session,
+        trace=surrounding_trace() if trace is None else trace,
         estimated_duration=estimate,
         metadata=parse_pairs(meta, "--meta") or None,
     )

@@ -60,6 +60,7 @@ def show_task(task: Task, why: str = "") -> None:
             ("created", f"{views.iso(task.created_at)} by {task.submitted_by}"),
             ("schedule", task.schedule),
             ("batch", task.batch),
+            ("trace", task.trace or None),
             ("not before", views.iso_or_none(task.not_before)),
             ("due", views.iso_or_none(task.due_at)),
             ("after", _after(task)),

@@ -25,6 +25,7 @@ class Context:
     task_id: str = "task"
     attempt: int = 1
     session_id: str | None = "session"
+    trace: str = ""
 
     @property
     def workspace(self) -> Path:

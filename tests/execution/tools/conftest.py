@@ -32,6 +32,7 @@ class Context:
     task_id: str = "t1"
     attempt: int = 1
     session_id: str | None = None
+    trace: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     allow: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from ghcoord.execution.tools.registry import builtin_tools
 from ghcoord.model.limits import Limits
 from ghcoord.model.tool import Tool, ToolResult
 from tests.execution.tools.conftest import Call, Context, named
+from tests.test_tracing import GOOD
 
 
 def test_echo_returns_its_message(call: Call) -> None:
@@ -203,21 +204,32 @@ def test_the_limits_timeout_is_one_more(plain: dict[str, Tool], ctx: Context) ->
 def test_a_session_has_its_variables_and_environment(tools: dict[str, Tool], session: Context) -> None:
     """The session's variables, under those of the call; its id; its environment's ``python``, made when missing."""
     session.env = {"A": "session", "B": "session"}
+    session.trace = GOOD
     result = tools["shell"].run(
         {
-            "command": "echo $A $B $GHCOORD_SESSION_ID $GHCOORD_TASK_ID $GHCOORD_ATTEMPT; command -v python",
+            "command": "echo $A $B $GHCOORD_SESSION_ID $GHCOORD_TASK_ID $GHCOORD_ATTEMPT $TRACEPARENT; "
+            "command -v python",
             "env": {"A": "call"},
         },
         session,
     )
     first, second = result.output.splitlines()
-    assert "call session s1 t1 1" == first
+    assert f"call session s1 t1 1 {GOOD}" == first
     assert second.endswith("workspace/.venv/bin/python")
     where = "import sys; print(sys.prefix != sys.base_prefix, sys.prefix.endswith('workspace/.venv'))"
     assert "True True\n" == tools["run.python"].run({"code": where}, session).output
     assert "True True\n" == tools["exec"].run({"argv": ["python", "-c", where]}, session).output
     (session.workspace / ".venv/pyvenv.cfg").unlink()
     assert "True True\n" == tools["run.python"].run({"code": where}, session).output
+
+
+def test_the_trace_is_in_the_environment(plain: dict[str, Tool], ctx: Context) -> None:
+    """As ``TRACEPARENT`` where there is one, unless the call sets another."""
+    echo = {"command": "echo ${TRACEPARENT-unset}"}
+    assert "unset\n" == plain["shell"].run(echo, ctx).output
+    ctx.trace = GOOD
+    assert f"{GOOD}\n" == plain["shell"].run(echo, ctx).output
+    assert "mine\n" == plain["shell"].run({**echo, "env": {"TRACEPARENT": "mine"}}, ctx).output
 
 
 def test_without_a_session_the_sandboxs_interpreter_is_used(call: Call, ctx: Context) -> None:

@@ -25,6 +25,7 @@ from ghcoord.execution.tools.registry import builtin_tools
 from ghcoord.model.limits import Limits
 from ghcoord.model.tool import Tool, ToolResult
 from tests.execution.tools.conftest import RUNTIME, Call, Context, named
+from tests.test_tracing import GOOD
 
 
 @pytest.fixture(params=["bwrap", pytest.param("none", marks=pytest.mark.slow)])
@@ -48,12 +49,17 @@ def prompt(sandboxed: Kit, session: Context) -> Iterator[Call]:
 
 
 def test_state_stays(prompt: Call, session: Context) -> None:
-    """Variables, imports and definitions are there in the next call; the last expression's value comes back."""
+    """Variables, imports and definitions are there in the next call; the last expression's value comes back.
+
+    What tells of the first call alone, such as its trace, is not.
+    """
+    session.trace = GOOD
     first = prompt("import sys\nx = 40\ndef f(n):\n    return x + n")
     assert ToolResult(True, data={"stdout": "", "stderr": "", "value": None}) == first
     assert ToolResult(True, "42\n", data={"stdout": "", "stderr": "", "value": "42"}) == prompt("f(2)")
     assert "'42'" == prompt("str(_)").data["value"]
     assert "True" == prompt("sys.prefix.endswith('/workspace/.venv')").data["value"]
+    assert "False" == prompt("__import__('os').environ.keys() >= {'TRACEPARENT'}").data["value"]
     assert None is prompt("None").data["value"]
     assert "x\n" == prompt("print('x')").output
     assert prompt("open('file', 'w').close()").success

@@ -1,0 +1,67 @@
+"""A sweep over parameters, on as many machines as there are: sweep.py submit | work | table
+
+Needs GHCOORD_HUB. ``submit`` queues a run for each combination, ``work`` takes
+runs until none is left (start it on every machine; the workflow sweep.yml does
+so on runners), ``table`` prints the results as Markdown, best first. Each run
+leaves what it learned as an artifact: ``ghcoord artifact get ID``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+
+import ghcoord
+from ghcoord.hub import Submission, TaskQuery
+from ghcoord.model.tool import ToolContext
+
+SWEEP = "sweep-1"  # another name is another sweep
+RATES = (0.01, 0.1, 0.5)
+STEPS = (10, 100)
+
+POINTS = [(x / 10, 3 * x / 10 + 1 + 0.1 * math.sin(x)) for x in range(10)]
+
+
+def train(rate: float, steps: int) -> dict[str, float]:
+    """Fit a line to the points by gradient descent. Your training goes here."""
+    slope = offset = 0.0
+    for _ in range(steps):
+        errors = [(slope * x + offset - y, x) for x, y in POINTS]
+        slope -= rate * 2 * sum(error * x for error, x in errors) / len(errors)
+        offset -= rate * 2 * sum(error for error, _ in errors) / len(errors)
+    loss = sum((slope * x + offset - y) ** 2 for x, y in POINTS) / len(POINTS)
+    return {"slope": slope, "offset": offset, "loss": loss}
+
+
+def submit(hub: ghcoord.Hub) -> None:
+    runs = [Submission("train", {"rate": rate, "steps": steps}) for rate, steps in itertools.product(RATES, STEPS)]
+    hub.tasks.submit_many(runs, batch=SWEEP)  # said again, it queues only what is missing
+    print(f"{len(runs)} runs are queued")
+
+
+def work(hub: ghcoord.Hub) -> None:
+    @hub.tools.register("train")
+    def run(rate: float, steps: int, ctx: ToolContext) -> dict[str, float | str]:
+        """Train once, and keep the model."""
+        model = train(rate, steps)
+        kept = hub.artifacts.put("model.json", json.dumps(model).encode(), task_id=ctx.task_id)
+        return {"loss": round(model["loss"], 6), "model": kept.id}
+
+    done = ghcoord.WorkerDaemon(hub, only=["train"], until_idle=2.0).run()
+    print(f"{done.succeeded} runs done here")
+
+
+def table(hub: ghcoord.Hub) -> None:
+    ended = hub.tasks.list(query=TaskQuery(batch=SWEEP, states=["succeeded"]))
+    rows = sorted((task.result.data["value"]["loss"], task) for task in ended)
+    print("| loss | rate | steps | worker | model |\n|---|---|---|---|---|")
+    for loss, task in rows:
+        model = task.result.data["value"]["model"]
+        print(f"| {loss} | {task.args['rate']} | {task.args['steps']} | {task.worker} | {model} |")
+
+
+if __name__ == "__main__":
+    with ghcoord.connect() as opened:
+        {"submit": submit, "work": work, "table": table}[sys.argv[1]](opened)

@@ -1,0 +1,1 @@
+"""Starting workers elsewhere as the queue grows, and letting them go."""

@@ -1,0 +1,246 @@
+"""``ghcoord mcp`` as it runs: the hub, the worker of this process, the transport, and how it all ends."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ghcoord.errors import GhcoordError, NoHub, Unavailable, UsageError
+from ghcoord.faces.cli.context import hub_url, open_hub, settings, start_tracing, variable
+from ghcoord.faces.cli.daemon import log_lines, make_worker, on_signals
+from ghcoord.faces.cli.output import note
+
+if TYPE_CHECKING:
+    from ghcoord.faces.mcp.clients.base import WorkerClient
+    from ghcoord.faces.mcp.serve import Stop
+    from ghcoord.faces.mcp.server import McpServer
+    from ghcoord.hub import Hub
+
+NEEDS = ("mcp", "jwt", "uvicorn")
+"""What the extra brings."""
+
+LEAVE_IN = 1.2
+"""Seconds that the worker gets to save its sessions when the client has gone: clients kill a server after two."""
+
+LEAVE_IN_HTTP = 10.0
+"""The same where only a signal ends the server, whose sender waits longer."""
+
+GRACE = 0.5
+"""Seconds between asking a call's processes to end and ending them, unless the settings say otherwise."""
+
+Log = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What concerns the worker of this process."""
+
+    max_sessions: int | None
+    slots: int | None
+    session_ttl: float | None
+    sandbox: str | None
+    unsafe_no_sandbox: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """What concerns HTTP."""
+
+    address: str
+    no_auth: bool
+    token_file: Path | None
+    jwks: Path | None
+    issuer: str | None
+    public_url: str | None
+    allowed_hosts: tuple[str, ...]
+    allowed_origins: tuple[str, ...]
+
+
+def run_server(
+    *,
+    toolsets: Sequence[str] | None,
+    read_only: bool,
+    tool_names: str,
+    user: str | None,
+    workspace_id: str | None,
+    audit_log: str | None,
+    log_level: str,
+    worker: WorkerOptions | None,
+    http: HttpOptions | None,
+) -> None:
+    """Serve until the client or a signal ends it. ``worker`` is ``None`` for the hub's workers, ``http`` for stdio.
+
+    Raises ``UsageError``, and ``Unavailable`` when it cannot start or its worker ends by itself.
+    """
+    check_extra()
+    start_tracing()
+    from ghcoord.faces.mcp.audited import Audited
+    from ghcoord.faces.mcp.auditlog import open_sink
+    from ghcoord.faces.mcp.catalog import parse_toolsets
+    from ghcoord.faces.mcp.serve import Stop
+    from ghcoord.faces.mcp.server import build_server
+
+    chosen = None if toolsets is None else parse_toolsets(toolsets)
+    serve = transport(http)
+    stop = Stop()
+    with ExitStack() as stack:
+        with starting():
+            hub = stack.enter_context(own_hub() if worker is not None and not is_named() else open_hub())
+            log = log_lines(hub, log_level)
+
+            def warn(text: str) -> None:
+                log("warn", text)
+
+            sink = None if audit_log is None else open_sink(audit_log, warn)
+            stack.enter_context(on_signals(hub.runtime, stop, stop))
+            leave_in = LEAVE_IN if http is None else LEAVE_IN_HTTP
+            server = build_server(
+                hub,
+                workers=stack.enter_context(worker_client(hub, worker, stop, log, leave_in)),
+                audit=Audited(hub, sink, warn),
+                toolsets=chosen,
+                read_only=read_only,
+                tool_names=tool_names,
+                user=user,
+                workspace=workspace_id,
+                log=log,
+            )
+        serve(server, stop, log)
+
+
+def check_extra() -> None:
+    """Raise ``Unavailable`` unless the extra is installed."""
+    if any(importlib.util.find_spec(name) is None for name in NEEDS):
+        raise Unavailable("the MCP server needs more than is installed: pip install 'ghcoord[mcp,worker]'")
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Whatever keeps the server from starting, but for the caller's mistakes, is ``Unavailable`` (reference: co:56)."""
+    try:
+        yield
+    except (UsageError, Unavailable):
+        raise
+    except GhcoordError as error:
+        raise Unavailable(f"the MCP server cannot start: {error.message}", code=error.code) from error
+
+
+# -- the hub
+
+
+def is_named() -> bool:
+    """Whether anything names a hub."""
+    try:
+        hub_url()
+    except NoHub:
+        return False
+    return True
+
+
+@contextmanager
+def own_hub() -> Iterator[Hub]:
+    """This user's own hub, made if there is none, for those who have named no hub. Says where it is."""
+    from ghcoord.bootstrap import create
+    from ghcoord.faces.cli.context import say_wait
+
+    path = own_hub_path()
+    with create(path, settings(), on_wait=say_wait)[0] as hub:
+        note(f"no hub was named: using your own, {path}; name one with --hub or GHCOORD_HUB")
+        yield hub
+
+
+def own_hub_path() -> Path:
+    """Where this user's own hub is."""
+    state = variable("XDG_STATE_HOME")
+    return (Path(state) if state else Path("~/.local/state").expanduser()).absolute() / "ghcoord" / "own-hub.git"
+
+
+# -- who runs sessions
+
+
+@contextmanager
+def worker_client(
+    hub: Hub, worker: WorkerOptions | None, stop: Callable[[], None], log: Log, leave_in: float
+) -> Iterator[WorkerClient]:
+    """The way to sessions: here, as a worker of the hub, or on the hub's workers. ``stop`` when the worker ends."""
+    from ghcoord.faces.mcp.clients.remote import HubWorkerClient
+
+    client: WorkerClient
+    if worker is None:
+        client = HubWorkerClient(hub)
+        try:
+            yield client
+        finally:
+            client.close()
+        return
+    from ghcoord.faces.mcp.clients.local import LocalWorkerClient
+    from ghcoord.faces.mcp.hosting import hosting
+
+    daemon = make_worker(
+        hub,
+        slots=worker.slots,
+        max_sessions=worker.max_sessions,
+        stale_after=worker.session_ttl,
+        sandbox=worker.sandbox,
+        unsafe_no_sandbox=worker.unsafe_no_sandbox,
+        grace=hub.settings.worker.grace or GRACE,
+        log=log,
+    )
+    named = (worker.sandbox or hub.settings.sandbox.driver) != "auto"
+    tier = str(daemon.sandbox.tier) if named and daemon.sandbox is not None else "full"
+    with hosting(daemon, on_end=stop, leave_in=leave_in):
+        client = LocalWorkerClient(daemon.sessions, sandbox=tier)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+# -- the transport
+
+
+def transport(http: HttpOptions | None) -> Callable[[McpServer, Stop, Log], None]:
+    """What serves until the client has gone, or for HTTP until it is told to stop.
+
+    Raises ``UsageError`` for an address or tokens that are not in order.
+    """
+    from ghcoord.faces.mcp.serve import serve_stdio
+
+    if http is None:
+        return lambda server, stop, log: serve_stdio(server, stop)
+    from ghcoord.bootstrap import token_file
+    from ghcoord.clock import SystemRuntime
+    from ghcoord.faces.mcp.http.choose import choose_auth
+    from ghcoord.faces.mcp.http.serve import serve_http
+    from ghcoord.faces.mcp.http.urls import parse_address
+
+    host, port = parse_address(http.address)
+    auth = choose_auth(
+        SystemRuntime(),
+        usual_file=token_file,
+        no_auth=http.no_auth,
+        token_file=http.token_file,
+        jwks=http.jwks,
+        issuer=http.issuer,
+        complain=note,
+    )
+
+    def serve(server: McpServer, stop: Stop, log: Log) -> None:
+        serve_http(
+            server,
+            host=host,
+            port=port,
+            auth=auth,
+            allowed_hosts=http.allowed_hosts,
+            allowed_origins=http.allowed_origins,
+            public_url=http.public_url,
+            log=log,
+            started=lambda url: note(f"serving on {url}"),
+            stop=stop,
+        )
+
+    return serve

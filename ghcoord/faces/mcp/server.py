@@ -1,0 +1,134 @@
+"""The MCP server of a hub: everything put together, independent of the transport."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+
+from mcp.server.caching import CacheHint
+from mcp.server.lowlevel import Server
+
+from ghcoord.faces.mcp.adapter import Adapter, Auditor, Identify
+from ghcoord.faces.mcp.audited import Audited
+from ghcoord.faces.mcp.call import Services
+from ghcoord.faces.mcp.caller import Caller
+from ghcoord.faces.mcp.catalog import Catalog, all_tools
+from ghcoord.faces.mcp.clients.base import WorkerClient
+from ghcoord.faces.mcp.names import NameStyle
+from ghcoord.faces.mcp.outputs import Outputs
+from ghcoord.faces.mcp.owners import Owners
+from ghcoord.faces.mcp.toolspec import Toolset
+from ghcoord.hub import Hub
+from ghcoord.ids import new_suffix
+from ghcoord.version import __version__
+
+Log = Callable[[str, str], None]
+"""Told (level, text): ``debug``, ``info``, ``warn`` or ``error``."""
+
+INSTRUCTIONS = """\
+ghcoord coordinates agents through a Git repository, the hub: sandboxed sessions, a queue of tasks, locks, shared \
+memory. What you do here other agents of the hub see, and what they did you can see.
+To run code: session_create, then fs_write, run_python, shell, pkg_install in that session, by its session_id; files \
+stay between calls. session_destroy when you are done.
+To work beside others: lock_acquire before you touch what is shared, memory_set and memory_get for decisions, \
+task_submit for work that others can do.
+Long work: task_submit, then task_wait again and again. An error says what to do next."""
+
+
+class McpServer:
+    """A hub's MCP server. :meth:`serve` speaks on standard input and output, :attr:`lowlevel` on anything else.
+
+    :attr:`callers` tells who sent a request; a transport that authenticates
+    its clients sets it.  Until then all are the ``user`` of this process.
+    """
+
+    def __init__(self, adapter: Adapter, name: str, version: str) -> None:
+        self.adapter = adapter
+        self.lowlevel: Server[dict[str, object]] = Server(
+            name,
+            version=version,
+            title="ghcoord",
+            description="Sessions, tasks, locks and memory in a Git repository",
+            instructions=INSTRUCTIONS,
+            cache_hints={
+                "tools/list": CacheHint(ttl_ms=60_000),
+                "prompts/list": CacheHint(ttl_ms=60_000),
+                "resources/templates/list": CacheHint(ttl_ms=60_000),
+            },
+            on_list_tools=adapter.list_tools,
+            on_call_tool=adapter.call_tool,
+            on_list_resources=adapter.list_resources,
+            on_list_resource_templates=adapter.list_templates,
+            on_read_resource=adapter.read_resource,
+            on_list_prompts=adapter.list_prompts,
+            on_get_prompt=adapter.get_prompt,
+        )
+
+    @property
+    def services(self) -> Services:
+        """What its tools share."""
+        return self.adapter.services
+
+    @property
+    def catalog(self) -> Catalog:
+        """The tools that it offers."""
+        return self.adapter.catalog
+
+    @property
+    def callers(self) -> Identify:
+        """Tells who sent a request."""
+        return self.adapter.identify
+
+    @callers.setter
+    def callers(self, identify: Identify) -> None:
+        self.adapter.identify = identify
+
+    def serve(self, logger: logging.Logger | None = None) -> None:
+        """Serve one client on standard input and output until it ends (reference: ``Serve``, ``ServeWithLogger``).
+
+        While it serves nothing else is read from the one or written to the
+        other: what this process prints goes to standard error.
+        """
+        from ghcoord.faces.mcp.serve import Stop, serve_stdio
+
+        if logger is not None:
+            logger.info("serving on standard input and output")
+        serve_stdio(self, Stop())
+        if logger is not None:
+            logger.info("the client has gone")
+
+
+def build_server(
+    hub: Hub,
+    *,
+    name: str = "ghcoord",
+    version: str = __version__,
+    workers: WorkerClient,
+    audit: Auditor | None = None,
+    toolsets: Collection[Toolset] | None = None,
+    read_only: bool = False,
+    tool_names: NameStyle | str = NameStyle.PLAIN,
+    user: str | None = None,
+    workspace: str | None = None,
+    log: Log = lambda level, text: None,
+) -> McpServer:
+    """The server of ``hub`` (reference: ``NewMCPServer``), whose sessions ``workers`` runs.
+
+    ``audit`` records calls, in the hub unless given.  ``toolsets`` chooses tools,
+    ``read_only`` leaves those that change nothing, ``tool_names`` is how they
+    are listed.  ``user`` and ``workspace`` are whose calls these are, where the
+    transport does not tell.  ``log`` gets (level, text).
+    """
+    style = NameStyle(tool_names)
+    catalog = Catalog(all_tools(workers.tools()), toolsets=toolsets, read_only=read_only, style=style)
+    services = Services(hub, workers, Outputs(hub), Owners(hub))
+    auditor = Audited(hub) if audit is None else audit
+    identify = local_callers(hub, user, workspace)
+    adapter = Adapter(services, catalog, auditor=auditor, identify=identify, log=log)
+    return McpServer(adapter, name, version)
+
+
+def local_callers(hub: Hub, user: str | None = None, workspace: str | None = None) -> Identify:
+    """All who speak to this process are ``user``, by default whoever runs it, in ``workspace``."""
+    caller = Caller(user or hub.actor, workspace or "default", f"mcp-{new_suffix(hub.runtime.randbits)}")
+    return lambda ctx: caller
