@@ -12,6 +12,7 @@ Needs GHCOORD_HUB. Every decision is a file and a commit in the hub's branch:
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import ghcoord
@@ -57,6 +58,8 @@ def follow(hub: ghcoord.Hub) -> None:
             show(change.key, change.value)
 
 
+VERBS: dict[str, Callable[..., object]] = {"decide": decide, "change": change, "list": list_all, "follow": follow}
+
 if __name__ == "__main__":
     with ghcoord.connect() as opened:
-        {"decide": decide, "change": change, "list": list_all, "follow": follow}[sys.argv[1]](opened, *sys.argv[2:])
+        VERBS[sys.argv[1]](opened, *sys.argv[2:])

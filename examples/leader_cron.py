@@ -12,6 +12,7 @@ leader. This is for what must run where you say.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -30,9 +31,8 @@ def main(every: int, command: list[str]) -> None:
 
         def lead(term: Term) -> None:
             print(f"{term.id} leads under token {term.token}", flush=True)
-            while True:
-                now = hub.now().timestamp()
-                due = int(now) // every * every
+            while not term.stop.is_set():
+                due = int(hub.now().timestamp()) // every * every
                 last = hub.memory.entry(KEY)
                 if last is None or due > last.value:
                     try:
@@ -43,10 +43,9 @@ def main(every: int, command: list[str]) -> None:
                         continue  # what we read was old: the leader before us fired
                     code = subprocess.run(command, check=False).returncode
                     print(f"{time.strftime('%H:%M:%S', time.localtime(due))} fired, exit code {code}", flush=True)
-                if term.stop.wait(max(0.05, due + every - now)):
-                    return
+                term.stop.wait(due + every - hub.now().timestamp())
 
-        election = hub.leader.election("cron", lead, ttl=15)
+        election = hub.leader.election("cron", lead, id=f"{hub.actor}/{os.getpid()}", ttl=15)
         # From a thread: the handler may interrupt code that holds what stop() needs.
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=election.stop).start())
         election.run()

@@ -28,7 +28,7 @@ INSERT OR IGNORE INTO fence VALUES (1, 0);
 def transfer(database: sqlite3.Connection, source: str, target: str, amount: int, token: int) -> None:
     """Move ``amount`` at once or not at all; raises ``LeaseLost`` under a token that is not the newest."""
     with database:  # one transaction: rolled back by an exception
-        fenced = database.execute("UPDATE fence SET token = ? WHERE token <= ?", (token, token + 10**15))
+        fenced = database.execute("UPDATE fence SET token = ? WHERE token <= ?", (token, token))
         if fenced.rowcount == 0:
             raise LeaseLost(f"the database has seen a newer token than {token}: another service works now")
         database.execute("UPDATE accounts SET balance = balance - ? WHERE name = ?", (amount, source))

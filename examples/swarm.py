@@ -33,7 +33,8 @@ def main(job: str, folder: Path) -> None:
         print(f"I reviewed {done.succeeded} of {len(parts)} files")
 
         tasks = hub.tasks.list(query=TaskQuery(batch=job))
-        reports = {task.args["path"]: task.result.data["value"] for task in tasks if task.state == "succeeded"}
+        results = {task.args["path"]: task.result for task in tasks}
+        reports = {path: one.data["value"] for path, one in results.items() if one is not None and one.success}
         if len(reports) < len(parts):
             sys.exit(f"{len(parts) - len(reports)} files are not reviewed: see 'ghcoord task list'")
         summary = {"files": len(reports), "todos": sum(report["todos"] for report in reports.values())}

@@ -55,11 +55,10 @@ def work(hub: ghcoord.Hub) -> None:
 
 def table(hub: ghcoord.Hub) -> None:
     ended = hub.tasks.list(query=TaskQuery(batch=SWEEP, states=["succeeded"]))
-    rows = sorted((task.result.data["value"]["loss"], task) for task in ended)
+    rows = [(one.result.data["value"], one) for one in ended if one.result is not None]
     print("| loss | rate | steps | worker | model |\n|---|---|---|---|---|")
-    for loss, task in rows:
-        model = task.result.data["value"]["model"]
-        print(f"| {loss} | {task.args['rate']} | {task.args['steps']} | {task.worker} | {model} |")
+    for value, run in sorted(rows, key=lambda row: row[0]["loss"]):
+        print(f"| {value['loss']} | {run.args['rate']} | {run.args['steps']} | {run.worker} | {value['model']} |")
 
 
 if __name__ == "__main__":
