@@ -292,7 +292,9 @@ class Ticking(ABC):
             rhythm.refused()
         newest = self.hub.newest()
         # Of its own commit a worker has nothing to learn; later transactions in it would have a higher revision.
-        self._seen_head = newest[1] if newest is not None and newest[0] == reply.revision else head
+        # A tick that changed nothing has taken none: what another commits in that millisecond may have its number.
+        own = newest is not None and reply.renewed and newest[0] == reply.revision
+        self._seen_head = newest[1] if newest is not None and own else head
         self._next_due = reply.next_due
         self._asked = request.want
         self._avoided = frozenset(request.avoid)

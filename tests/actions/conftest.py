@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,7 +54,8 @@ def installed(tmp_path: Path) -> Path:
     folder = tmp_path / "installed"
     folder.mkdir()
     program = folder / "ghcoord"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m ghcoord "$@"\n')
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} -m ghcoord "$@"\n')
     program.chmod(0o755)
     return folder
 

@@ -14,75 +14,29 @@ the post steps of JavaScript actions in reverse order::
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from tests.actions.commands import (
-    DISABLED,
-    SUMMARY_LIMIT,
-    Annotation,
-    Obeyed,
-    read_pairs,
-)
+from tests.actions.commands import DISABLED, SUMMARY_LIMIT, read_pairs
 from tests.actions.expressions import condition, interpolate
+from tests.actions.steps import Done, execute
+
+__all__ = ["ACTIONS", "ROOT", "RUNTIME_TOKEN", "Done", "Job"]
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTIONS = ROOT / ".github" / "actions"
 
-INTERRUPT_FOR = 7.5
-"""Seconds between SIGINT and SIGTERM when a job is cancelled."""
-TERMINATE_FOR = 2.5
-"""Seconds between SIGTERM and the end of all of the step's processes."""
-
 FILES = ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY")
 RUNTIME_TOKEN = "runtime-token-that-no-task-may-see"
-
-
-@dataclass
-class Done:
-    """What became of a step: of a whole action, or of one of a composite's own steps."""
-
-    name: str
-    outcome: str = "success"
-    """success, failure, cancelled or skipped."""
-    code: int | None = None
-    outputs: dict[str, str] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-    obeyed: Obeyed = field(default_factory=Obeyed)
-    summary: str = ""
-    steps: list[Done] = field(default_factory=list)
-    ended_by: str = ""
-    """What it took to end it when the job was cancelled: SIGINT, SIGTERM, SIGKILL; else nothing."""
-    took: float = 0.0
-
-    @property
-    def text(self) -> str:
-        """Everything that it printed."""
-        return "\n".join([*self.lines, *(one.text for one in self.steps)])
-
-    @property
-    def annotations(self) -> list[Annotation]:
-        return [*self.obeyed.annotations, *(each for one in self.steps for each in one.annotations)]
-
-    @property
-    def summaries(self) -> str:
-        return "\n".join(filter(None, [self.summary, *(one.summaries for one in self.steps)]))
-
-    def step(self, key: str) -> Done:
-        """The step of a composite with this id or name."""
-        return next(one for one in self.steps if one.name == key)
 
 
 @dataclass
@@ -328,53 +282,11 @@ class Job:
         for file in files.values():
             file.touch()
         environment = {**self._variables(action), **variables, **{name: str(file) for name, file in files.items()}}
-        done = Done(key)
-        began = time.monotonic()
-        process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        reader = threading.Thread(target=_read, args=(process, done), daemon=True)
-        reader.start()
-        interrupted = self._wait(process, done)
-        reader.join(timeout=5.0)
-        done.took = time.monotonic() - began
-        done.code = process.returncode
-        assert process.stdout is not None
-        if not reader.is_alive():
-            process.stdout.close()
-        if interrupted:
-            done.outcome = "cancelled"
-        elif process.returncode != 0:
-            done.outcome = "failure"
+        done = execute(Done(key), argv, cwd, environment, self._cancelled)
         self._take_files(files, done, state)
         assert not [name for name, _ in done.obeyed.others if name in DISABLED], done.obeyed.others
         assert 0 == done.obeyed.open_groups, "a group was left open"
         return done
-
-    def _wait(self, process: subprocess.Popen[bytes], done: Done) -> bool:
-        """Wait for its end; whether it was cancelled. Steps that run in a job that is cancelled already are not."""
-        already = self._cancelled.is_set()
-        while process.poll() is None and (already or not self._cancelled.is_set()):
-            time.sleep(0.02)
-        if process.poll() is not None:
-            return False
-        for number, patience in ((signal.SIGINT, INTERRUPT_FOR), (signal.SIGTERM, TERMINATE_FOR)):
-            process.send_signal(number)
-            done.ended_by = number.name
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
-                return True
-        done.ended_by = "SIGKILL"
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10.0)
-        return True
 
     def _take_files(self, files: Mapping[str, Path], done: Done, state: dict[str, str]) -> None:
         done.outputs = read_pairs(files["GITHUB_OUTPUT"])
@@ -438,13 +350,3 @@ class Job:
 def _load(action: Path) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((action / "action.yml").read_text())
     return found
-
-
-def _read(process: subprocess.Popen[bytes], done: Done) -> None:
-    """Take the lines of a process; the runner ends a line at a carriage return too."""
-    assert process.stdout is not None
-    with contextlib.suppress(ValueError):
-        for raw in process.stdout:
-            for line in re.split(r"\r\n|\r", raw.decode(errors="replace").rstrip("\n").rstrip("\r")):
-                done.obeyed.line(line)
-                done.lines.append(line)

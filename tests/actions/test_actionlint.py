@@ -62,9 +62,11 @@ def test_actionlint_is_clean(tmp_path: Path) -> None:
     for file in COMPOSITE:
         text = yaml.safe_dump(as_workflow(load(file)), sort_keys=False)
         (tmp_path / f"action-{named(file)}.yml").write_text(text)
+    for number, text in enumerate(shown()):
+        (tmp_path / f"page-{number}.yml").write_text(text)
     done = lint(tmp_path)
     assert 0 == done.returncode, done.stdout + done.stderr
-    assert f"{len(WORKFLOWS) + len(COMPOSITE)} workflow file" in done.stdout
+    assert f"{len([*tmp_path.glob('*.yml')])} workflow file" in done.stdout
 
     wrong = tmp_path / "wrong"
     wrong.mkdir()
@@ -131,3 +133,25 @@ def test_the_workflow_hands_on_what_it_takes() -> None:
     for name in started["workflow_call"]["inputs"]:
         assert re.search(rf"inputs\.{name}\b", steps), name
     assert set(workflow["jobs"]["work"]["steps"][1]["with"]) <= set(load(ACTIONS / "worker" / "action.yml")["inputs"])
+
+
+def shown() -> list[str]:
+    """The workflows that the page shows."""
+    page = (ROOT / "docs" / "how-to" / "actions.md").read_text()
+    return re.findall(r"```yaml\n(name: .*?)```", page, flags=re.DOTALL)
+
+
+def test_the_page_uses_inputs_that_exist() -> None:
+    """What the page tells people to copy names actions, inputs and outputs that are there."""
+    used = [
+        step for text in shown() for job in yaml.safe_load(text)["jobs"].values() for step in job.get("steps", [job])
+    ]
+    found = [(re.fullmatch(r"OWNER/ghcoord/(\S+)@main", one["uses"]), one) for one in used if "uses" in one]
+    assert len(found) >= 3
+    for match, one in found:
+        assert match is not None, one["uses"]
+        place = ROOT / match[1]
+        about = load(place / "action.yml") if place.is_dir() else load(place)[True]["workflow_call"]
+        assert set(one["with"]) <= set(about["inputs"]), match[1]
+        for output in re.findall(rf"steps\.{one.get('id', '-')}\.outputs\.([\w-]+)", "".join(shown())):
+            assert output in about["outputs"]

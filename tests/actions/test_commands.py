@@ -6,14 +6,17 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from ghcoord.coord.workers.tick import Beat, Finished, Reply, Returned
 from ghcoord.errors import UsageError
 from ghcoord.faces.actions.annotations import SHOWN, Annotations
 from ghcoord.faces.actions.commands import JobLog, command, harmless
 from ghcoord.faces.actions.environment import JobEnvironment, hidden, write_outputs
 from ghcoord.faces.actions.summary import MAX_BYTES, Summary, code, table
+from ghcoord.faces.actions.workerreport import MAX_ROWS, WorkerReport
+from ghcoord.model.task import TaskResult
 from ghcoord.testing.clock import ManualRuntime
 from tests.actions.commands import Obeyed, read_pairs
 
@@ -40,6 +43,7 @@ def obeyed(text: str) -> Obeyed:
     return found
 
 
+@settings(max_examples=50)
 @given(some.text(), some.text(alphabet=":,%=;]\r\nab") | some.sampled_from(HOSTILE))
 def test_a_command_reaches_the_runner_as_it_was_meant(title: str, message: str) -> None:
     """Escapes survive the runner's reading, with every character in data and properties."""
@@ -66,6 +70,7 @@ def test_what_is_quoted_gives_no_command(text: str) -> None:
     assert not set("\x1b\x07\u202e\x85\x0b\u2028") & set("".join(written))
 
 
+@settings(max_examples=50)
 @given(some.text())
 def test_no_line_of_a_record_is_a_command(text: str) -> None:
     """Whatever the text, a line of it is one line, and none that a runner obeys."""
@@ -104,6 +109,7 @@ def test_annotations_keep_within_what_is_shown() -> None:
     assert max(len(one.message) for one in found) == 2000
 
 
+@settings(max_examples=50)
 @given(some.lists(some.text() | some.sampled_from((*HOSTILE, "EOF", "a<<b", "=", "\n\n")), max_size=4))
 def test_outputs_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, values: list[str]) -> None:
     """No value ends its output early or begins another."""
@@ -122,6 +128,7 @@ def test_outputs_without_a_file_are_nothing_and_a_bad_file_is_an_error(tmp_path:
         Summary(tmp_path).write(["x"])
 
 
+@settings(max_examples=50)
 @given(some.text(min_size=1) | some.sampled_from(HOSTILE))
 def test_no_text_is_markup_in_the_summary(text: str) -> None:
     """In code only letters, digits, blanks and numbered characters are left: no table, link, tag or mention."""
@@ -165,3 +172,34 @@ def test_what_a_job_knows_of_itself() -> None:
     assert None is JobEnvironment.of({"GITHUB_RUN_ID": "7; rm"}).worker_id("x")
     names = ["GITHUB_ENV", "GITHUB_TOKEN", "ACTIONS_RUNTIME_TOKEN", "PATH", "GITHUB_STEP_SUMMARY"]
     assert ["GITHUB_ENV", "ACTIONS_RUNTIME_TOKEN", "GITHUB_STEP_SUMMARY"] == hidden(names)
+
+
+def test_a_report_of_very_many_tasks() -> None:
+    """Everything is counted; listed are the first that failed and the latest of the others, failed ones first."""
+    written: list[str] = []
+    report = WorkerReport(JobLog(written.append, ManualRuntime().randbits), "w1")
+    for number in range(2 * MAX_ROWS):
+        ended = [
+            Finished(f"good{number}", 1, TaskResult(success=True, output="::error::no", duration=0.5)),
+            Finished(f"bad{number}", 1, TaskResult(success=False, error=f"reason {number}")),
+            Finished(f"late{number}", 1, TaskResult(success=True)),
+        ]
+        back = [Returned(f"back{number}", 1, "its worker\n::error::was stopped")]
+        report.on_tick(
+            Beat("w1", 1, finished=ended, returned=back), Reply(refused={f"late{number}": "the lease is lost"})
+        )
+    report.close()
+    many = 2 * MAX_ROWS
+    assert {"succeeded": many, "failed": many, "refused": many} == dict(report.counts)
+    assert many == report.returned
+    text = "".join(report.parts("The hub is idle", 61.0, 1))
+    assert f"{many} succeeded; {many} failed; {many} refused; {many} given back. The hub is idle, after 1m01s." in text
+    assert "\n1 commit\n" in text
+    assert f"\n{many * 3 - 2 * MAX_ROWS} more are not listed.\n" in text
+    assert 2 * MAX_ROWS == text.count("\n| <code>")
+    assert text.index("<code>bad0<") < text.index(f"good{many - 1}<")
+    found = obeyed("".join(written))
+    assert {"error": 10, "warning": 10} == {
+        level: sum(one.level == level for one in found.annotations) for level in ("error", "warning")
+    }
+    assert (0, []) == (found.open_groups, found.others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ WORKER, SUBMIT = ACTIONS / "worker", ACTIONS / "submit"
 
 PRY = """
 cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'
-for place in {files}; do echo 'EVIL=1' >> "$place" && echo "wrote $place"; ls -d "$place"; done
+for place in {files}; do echo 'EVIL=1' >> "$place" && echo "wrote $place"; cat "$place" && echo "read $place"; done
 find / -name '_runner_file_commands' 2>/dev/null
 echo '::add-mask::e'; echo '::stop-commands::x'; printf 'no newline ##[error]y'; exit 3
 """
@@ -100,7 +101,6 @@ def test_a_hostile_task_learns_and_changes_nothing(hub: Hub, jobs: Jobs, token: 
     assert "##[error]y" in said  # it ran to its end
     for secret in (RUNTIME_TOKEN, token, "ACTIONS_", "GITHUB_OUTPUT", "GH_TOKEN"):
         assert secret not in said
-    assert "wrote " not in said
     assert str(job.temp) not in said
     assert ({"GHCOORD_INSTALLED"}, []) == (set(job.env), job.path)
     work = done.step("work").obeyed
@@ -141,6 +141,15 @@ def test_the_end_of_the_jobs_time(hub: Hub, jobs: Jobs) -> None:
     assert done.took < 20
     assert ("queued", True) == (hub.tasks.get(long.id).state, clean(hub))
     assert "Its time is over, after" in job.summary
+
+
+def test_the_action_brings_what_it_needs(hub: Hub, jobs: Jobs) -> None:
+    """From nothing but the checkout and a package index it gets to a worker that runs Python in a sandbox."""
+    task = hub.tasks.submit("run.python", {"code": "import sys; print(sys.flags.isolated)"})
+    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    done = jobs(env={**pip, "GHCOORD_INSTALLED": ""}).use(WORKER, {"until-idle": "1s"})
+    assert "success" == done.outcome, done.text
+    assert "succeeded" == hub.tasks.get(task.id).state
 
 
 def test_a_first_run_makes_the_hub(twin: Twin, jobs: Jobs) -> None:

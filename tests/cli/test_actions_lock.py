@@ -22,7 +22,6 @@ from tests.cli.running import REPOSITORY, Cli
 from tests.cli.test_output import HOLD_KEYS
 from tests.processes import until
 
-
 LOCK = REPOSITORY / ".github" / "actions" / "lock"
 
 

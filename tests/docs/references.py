@@ -32,8 +32,8 @@ def cli_reference() -> str:
         "They are left out below.",
         "With `--json` a command prints one JSON document on standard output: an object, or a list of objects. "
         'A failure prints `{"error": {"code", "message", "exit_code", "retryable", …}}` there. '
-        "Commands that go on (`memory watch`, `task logs --follow`, `status --watch`, `worker reap --every`) print "
-        "one document a line.",
+        "Commands that go on (`memory watch`, `task logs --follow`, `status --watch`, `worker reap --every`, "
+        "`autoscale`) print one document a line.",
         exit_codes(),
         _fence(_help(typer.main.get_command(app), PROGRAM, common=True)),
     ]

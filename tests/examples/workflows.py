@@ -12,7 +12,7 @@ from tests.actions.locking import TOKEN, Place
 from tests.actions.runner import ROOT, Job
 from tests.examples.conftest import EXAMPLES
 
-OURS = "ghcoord/ghcoord/"
+OURS = "OWNER/ghcoord/"
 """How a workflow of another repository names the actions of this one."""
 
 

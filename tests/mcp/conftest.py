@@ -44,8 +44,14 @@ def server(hub: Hub, workers: FakeWorkerClient) -> McpServer:
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
+def world() -> Iterator[World]:
+    """A hub in memory and in manual time."""
+    made = World()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def desk(world: World) -> Desk:
     """Tools as plain functions, on a hub in manual time."""
-    world = World()
-    yield Desk(world)
-    world.close()
+    return Desk(world)

@@ -17,6 +17,7 @@ from ghcoord.faces.mcp.present import output_schema, success
 from ghcoord.faces.mcp.tools import artifacts, hub, locks, memory, tasks, workers
 from ghcoord.faces.mcp.toolspec import ToolSpec
 from ghcoord.model.task import Task, TaskResult
+from ghcoord.store.base import Store
 from ghcoord.testing.worker_client import FakeWorkerClient
 from tests.coord.world import Daemon, World, enqueue
 
@@ -33,9 +34,9 @@ _HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 class Desk:
     """A hub, a worker that nobody renews, and users who call tools."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, store: Store | None = None) -> None:
         self.world = world
-        self.hub = world.open("server")
+        self.hub = world.open("server", store=store)
         self.workers = FakeWorkerClient(self.hub)
         self.services = Services(self.hub, self.workers, Outputs(self.hub), Owners(self.hub))
         self.progress: list[tuple[float | None, str]] = []

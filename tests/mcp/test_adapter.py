@@ -80,6 +80,8 @@ def test_toolsets_and_read_only_choose(hub: Hub, workers: FakeWorkerClient) -> N
     listed = names(talk(chosen, lambda client: client.list_tools()).tools)
     assert listed
     assert all(name.startswith(("lock_", "memory_")) for name in listed)
+    assert "lock_acquire" in str(chosen.lowlevel.instructions)
+    assert "task_submit" not in str(chosen.lowlevel.instructions)
     assert "--toolsets locks,memory" in text(call(chosen, "hub_status"))
     looking = build_server(hub, workers=workers, read_only=True)
     listed = talk(looking, lambda client: client.list_tools()).tools

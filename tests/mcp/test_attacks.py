@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +88,8 @@ def test_no_attempt_succeeds(tmp_path: Path) -> None:
 # -- files: what lies in a workspace, and races for it, by fs_read, fs_write and fs_list
 
 
-@dataclass(frozen=True)
-class _Listed:
-    path: str
-
-
 class ToolFiles:
-    """The worker's files as an agent has them: with the names of :class:`Files`, so that its attacks can be used."""
+    """The worker's files as an agent has them: with names of :class:`Files`, so that its attacks can be used."""
 
     def __init__(self, bench: ClientUnderTest, agent: Agent, session_id: str) -> None:
         self._bench = bench
@@ -110,12 +104,9 @@ class ToolFiles:
         answer = self._agent("fs_write", session_id=self._id, path=path, contents=content.decode(), append=append)
         return int(self._done(answer).data["bytes_written"])
 
-    def list(self, path: str = ".", *, recursive: bool = False) -> list[_Listed]:
+    def names(self, path: str = ".", *, recursive: bool = False) -> list[str]:
         answer = self._done(self._agent("fs_list", session_id=self._id, path=path, recursive=recursive))
-        return [_Listed(name) for name in answer.data["entries"]]
-
-    def walk(self) -> list[_Listed]:
-        return self.list(recursive=True)
+        return [str(name) for name in answer.data["entries"]]
 
     def delete(self, path: str) -> int:
         """Agents have no tool for it: by the worker's."""
@@ -165,9 +156,25 @@ def outside(root: Path) -> Path:
 
 
 test_a_hard_link = test_tool_attacks.test_a_hard_link
-test_reading_while_a_folder_becomes_a_link = test_tool_races.test_reading_while_a_folder_becomes_a_link
-test_writing_while_a_folder_becomes_a_link = test_tool_races.test_writing_while_a_folder_becomes_a_link
-test_listing_while_a_folder_becomes_a_link = test_tool_races.test_listing_while_a_folder_becomes_a_link
+
+
+def test_races_while_a_folder_becomes_a_link(files: ToolFiles, root: Path, outside: Path) -> None:
+    """What a careless way loses (tests/execution/attacks): nothing outside is read, listed or written meanwhile."""
+    (outside / "private").touch()
+    seen: set[object] = set()
+    written = outside / "written"
+    attempts: list[tuple[Callable[[], object], Callable[[], bool]]] = [
+        (lambda: seen.add(files.read("folder/secret")[0]), lambda: b"secret" in seen),
+        (lambda: seen.update(files.names("folder")), lambda: "private" in str(seen)),
+        (lambda: seen.update(files.names(recursive=True)), lambda: "private" in str(seen)),
+        (lambda: files.write("folder/written", b"x"), written.exists),
+        (lambda: files.write("folder/written", b"x", append=True), written.exists),
+        (lambda: files.write("folder/written/deep", b"x"), written.exists),
+    ]
+    with test_tool_races.racing(test_tool_races.SWAPPER, root):
+        for attempt, lost in attempts:
+            assert not test_tool_races.repeated(attempt, lost, test_tool_races.HELD / 2)
+    assert {b"inside", "folder/secret"} <= seen
 
 
 def test_links_that_lead_out(files: ToolFiles, root: Path, outside: Path) -> None:
@@ -182,7 +189,7 @@ def test_links_that_lead_out(files: ToolFiles, root: Path, outside: Path) -> Non
         lambda: files.read("way/secret"),
         lambda: files.write("link", b"x"),
         lambda: files.write("way/written", b"x"),
-        lambda: files.list("way"),
+        lambda: files.names("way"),
     ]
     for attempt in attempts:
         with pytest.raises(PathRefused):

@@ -212,6 +212,26 @@ def test_spans_form_one_tree(hub: Path) -> None:
     assert SECRET not in said
 
 
+def test_calls_that_are_cancelled_have_an_end(hub: Path) -> None:
+    """One while the client goes on, one as it leaves: the log says of both how they ended."""
+
+    async def use(client: Client) -> None:
+        session = data(await client.call_tool("session_create", {}))["session_id"]
+        asked = {"session_id": session, "command": "sleep 60"}
+        with anyio.move_on_after(1):
+            await client.call_tool("shell", asked)
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, "shell", asked)
+            await anyio.sleep(1)
+            group.cancel_scope.cancel()
+
+    serve(hub, use)
+    with connect(hub) as opened:
+        ended = [event.fields for event in opened.audit.log(kind="tool result", tool="shell")]
+    assert 2 == len(ended)
+    assert all(fields["error_msg"] for fields in ended)
+
+
 def objects(text: str) -> list[dict[str, Any]]:
     """The JSON objects that begin a line of ``text``."""
     found, decoder, at = [], json.JSONDecoder(), text.find("{\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ghcoord.hub import Hub
 from ghcoord.testing.worker_client_contract import ClientUnderTest, WorkerClientContract
 from tests.mcp.benches import fake_bench, local_bench, open_hub, remote_bench
 
@@ -15,9 +16,8 @@ class TestFake(WorkerClientContract):
     """The one that runs nothing."""
 
     @pytest.fixture
-    def bench(self, tmp_path: Path) -> Iterator[ClientUnderTest]:
-        with open_hub(tmp_path) as hub:
-            yield fake_bench(hub)
+    def bench(self, hub: Hub) -> ClientUnderTest:
+        return fake_bench(hub)
 
 
 @pytest.mark.slow

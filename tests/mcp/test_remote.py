@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import anyio
 import pytest
 from mcp.client import Client
 
+from ghcoord import bootstrap
+from ghcoord.config import load_settings
 from ghcoord.coord.workers.tick import Beat
 from ghcoord.errors import LeaseLost, NoCapacity, NotFound, OutcomeUnknown, Throttled, Unavailable
 from ghcoord.faces.mcp.answer import Failure
@@ -24,10 +27,11 @@ from ghcoord.model.session import Session
 from ghcoord.model.task import State
 from ghcoord.model.worker import SandboxInfo
 from ghcoord.testing.worker_client_contract import WAIT, ClientUnderTest, wait_tool
+from tests.acceptance.hubs import network_hub
 from tests.mcp.agents import ANN, agent_of
 from tests.mcp.benches import open_hub, worker
 from tests.mcp.talking import connected, data, stdio, text
-from tests.processes import until, workers
+from tests.processes import matching, until, workers
 from tests.worker.test_sessions import base, registered
 
 __all__ = ["base"]
@@ -303,6 +307,53 @@ def test_a_full_session_is_no_lost_one(tmp_path: Path) -> None:
             local.close()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["github", "remote-http"])
+def test_a_hub_behind_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A session can be used, seen and ended as soon as it was made; another process's calls reach it."""
+    tmp_path.chmod(0o711)
+    with (
+        network_hub(kind, tmp_path, monkeypatch) as (url, _),
+        bootstrap.connect(url, load_settings(tmp_path)) as hub,
+        bootstrap.connect(url, load_settings(tmp_path)) as other,
+        worker(hub, tmp_path, "w1", poll=0.2) as daemon,
+    ):
+        here = agent_of(ClientUnderTest(LocalWorkerClient(daemon.sessions), hub, lambda session_id: None, 1))
+        there = agent_of(ClientUnderTest(HubWorkerClient(other), other, lambda session_id: None, 1))
+        session_id = here.session()
+        here("fs_write", session_id=session_id, path="f", contents="one")
+        until(lambda: [session_id] == [one["id"] for one in there("session_list").data["sessions"]])
+        answer = there("shell", session_id=session_id, command="cat f; echo two >f")
+        assert ("one", ()) == (answer.data["stdout"].strip()[:3], answer.notices)
+        assert "two\n" == here("fs_read", session_id=session_id, path="f").data["contents"]
+        second = there.session()
+        assert "x" == there("echo", session_id=second, message="x").text
+        there("session_destroy", session_id=second)
+        with pytest.raises(Failure, match="there is no session"):
+            there("echo", session_id=second, message="x")
+
+
+@pytest.mark.slow
+def test_a_cancelled_call_leaves_no_process(tmp_path: Path, base: Path) -> None:
+    """The whole tree of it is gone from another process's worker within two seconds."""
+    with (
+        open_hub(tmp_path) as hub,
+        workers(hub.url, "w1", args=("--workspace", str(base))),
+    ):
+        registered(hub, "w1")
+        agent = agent_of(ClientUnderTest(HubWorkerClient(hub), hub, lambda session_id: None, 1))
+        session_id, stop, number = agent.session(), threading.Event(), f"300.{hub.runtime.randbits(50)}"
+        command = f"(setsid sleep {number} &); trap '' TERM; sleep {number}; sleep {number}"
+        thread, ended = in_background(
+            lambda: agent("shell", session_id=session_id, command=command, cancelled=stop.is_set)
+        )
+        until(lambda: matching(f"sleep {number}"))
+        stop.set()
+        assert until(lambda: not matching(number)) < 2
+        thread.join(10)
+        assert ended[0].failed
+
+
 # -- acceptance: two workers, one is killed
 
 FAST = ("--ttl", "1.5", "--poll", "0.1s")
@@ -331,7 +382,7 @@ def test_the_worker_of_a_session_is_killed(tmp_path: Path, base: Path) -> None:
                 assert "one" == data(answer)["contents"]
                 (notice,) = data(answer)["notices"]
                 assert f"on the worker w2 from its checkpoint {checkpoint['checkpoint']['id']} 'mine'" in notice
-                assert "lost, as far as is known by the calls shell" in notice
+                assert "lost (known calls since then: shell)" in notice
                 assert notice in text(answer)
                 again = data(await client.call_tool("shell", {"session_id": saved, "command": "cat f"}))
                 assert ("one", False) == (again["stdout"], "notices" in again)
@@ -365,10 +416,7 @@ def test_the_worker_of_a_call_is_killed(tmp_path: Path, base: Path) -> None:
         for session_id in (saved, lost):
             agent("shell", session_id=session_id, command="true")
         agent("session_checkpoint", session_id=saved)
-        running = [
-            in_background(lambda target=target: agent("shell", session_id=target, command=command))
-            for target in (saved, lost)
-        ]
+        running = [in_background(partial(agent, "shell", session_id=one, command=command)) for one in (saved, lost)]
         until(lambda: 2 == len(hub.tasks.list("leased")))
         with workers(hub.url, "w2", args=(*FAST, "--workspace", str(tmp_path / "elsewhere"))):
             registered(hub, "w2")

@@ -209,7 +209,7 @@ def test_a_restored_session_says_what_is_lost(agent: Agent, workers: FakeWorkerC
     assert "one" == answer.data["contents"]
     (notice,) = answer.notices
     assert saved in notice
-    assert "by the calls fs.write" in notice
+    assert "known calls since then: fs.write" in notice
 
 
 def test_a_checkpoint_that_there_is_not(agent: Agent) -> None:

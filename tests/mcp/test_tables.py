@@ -61,6 +61,7 @@ def test_one_worker_with_what_it_runs_for_whom(desk: Desk) -> None:
     mine = desk("worker_status", worker_id="fake").data
     assert ([ann], [bob]) == (mine["sessions"], desk("worker_status", "bob", worker_id="fake").data["sessions"])
     busy = desk("worker_status", worker_id="w1")
+    assert [] == busy.data["sessions"]
     assert ["plain"] == [row["id"] for row in busy.data["tasks"]]
     assert "plain  echo  leased on w1" in busy.text
     desk.world.runtime.sleep(60)

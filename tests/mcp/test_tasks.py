@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ghcoord.coord.workers.tick import Said
+from ghcoord.coord.workers.tick import Beat, Said
 from ghcoord.errors import UsageError
 from ghcoord.faces.mcp.answer import Answer, Failure
 from ghcoord.faces.mcp.call import MAX_WAIT
@@ -58,11 +58,13 @@ def test_a_failed_task_makes_wait_and_result_errors(desk: Desk) -> None:
     """That a task failed is never reported as a call that went well, and the text names what to read next."""
     worker = desk.daemon("echo")
     task_id = submitted(desk("task_submit", tool="echo"))
-    worker.report(*worker.lease(), TaskResult(success=False, error="boom", exit_code=3))
+    ended = TaskResult(success=False, error="boom", exit_code=3, data={"stderr": "bad\n", "stdout": "", "n": 1})
+    worker.report(*worker.lease(), ended)
     waited, result = desk("task_wait", ids=[task_id]), desk("task_result", task_id=task_id)
     assert (True, True) == (waited.failed, result.failed)
     assert (False, 3, "boom") == (result.data["success"], result.data["exit_code"], result.data["error"])
-    assert "task_logs" in result.text
+    for said in ("task_logs", "standard error:\nbad\n", 'data: {"n": 1}'):
+        assert said in result.text
 
 
 def test_submitting_the_same_id_again_queues_nothing(desk: Desk) -> None:
@@ -82,6 +84,15 @@ def test_what_no_worker_can_run_says_so_at_once(desk: Desk) -> None:
     assert (False, False) == (waited.data["done"], waited.failed)
     assert "launch" in waited.text
     assert "task_wait again" in waited.text
+
+
+def test_a_task_that_a_worker_takes_at_once_does_not_seem_to_wait(desk: Desk) -> None:
+    """Leased in the commit that queued it, it is shown as running, and its worker not as too busy for it."""
+    worker = desk.daemon("echo", slots=1)
+    along = desk.hub.beat_along(Beat("w1", worker.token, tools=("echo",), want=1))
+    answer = desk("task_submit", tool="echo")
+    along()
+    assert ("leased", "") == (answer.data["task"]["state"], answer.data["why_waits"])
 
 
 def test_names_of_tools_as_mcp_lists_them_are_understood(desk: Desk) -> None:

@@ -138,7 +138,7 @@ def test_no_output_is_too_long_for_an_answer(agent: Agent, workers: FakeWorkerCl
     """However much room its characters take."""
     data = {"stdout": text, "stderr": text, "exit_code": 1}
     printing(workers, success=False, output=text, exit_code=1, error="exit code 1", data=data)
-    checked(agent, "run_python", session_id=agent.session(), code="x")
+    assert checked(agent, "shell", session_id=agent.session(), command="x").failed
 
 
 def test_a_file_comes_in_pages(agent: Agent) -> None:

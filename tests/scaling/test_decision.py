@@ -30,7 +30,7 @@ FATES = st.sampled_from(["accepted", "silent", "lost", "never", "refused", "died
 """What becomes of a dispatch: ``died`` is of its scaler, before it could write anything down."""
 
 STEPS = st.one_of(
-    st.tuples(st.just("look"), st.floats(-1.0, 1.0), st.lists(FATES, max_size=5), st.booleans()),
+    st.tuples(st.just("look"), st.sampled_from([-1.0, 0.0, 1.0]), st.lists(FATES, max_size=5), st.booleans()),
     st.tuples(st.just("wait"), st.sampled_from([1.0, 20.0, 27.0, 61.0, 117.0, 130.0, 700.0, 3598.0, 3700.0])),
     st.tuples(st.just("begin"), st.integers(0, 5)),
     st.tuples(st.just("kill"), st.integers(0, 5)),

@@ -194,6 +194,7 @@ def test_from_cron(plant: Plant) -> None:
     assert plant.hub.scaling.get("worker").leader is None
 
 
+@pytest.mark.slow
 def test_requests_are_few(plant: Plant) -> None:
     """An hour of looking at an empty queue costs the renewals of the lease, some polls, and nothing of Actions."""
     scaler = plant.scaler()

@@ -110,7 +110,11 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done, and what it follows from. ``waits`` says why no more are started, empty where enough are."""
+    """What is to be done, and what it follows from. ``waits`` says why no more are started, empty where enough are.
+
+    Only runs that the server lists as the workflow's are in ``cancel``: a record alone, which many may write, ends
+    nobody else's run.
+    """
 
     scaler: Scaler
     start: tuple[str, ...] = ()
@@ -131,8 +135,13 @@ def decide(
     before = sane(scaler, now, margin)
     runs = [_follow(run, seen, answers, policy, now, margin) for run in before.runs]
     runs = _kept(runs, seen, now, margin)
-    asked_before = {run.worker for run in before.runs if run.state is RunState.CANCELLING} - set(answers.runs)
-    cancel = tuple(run for run in runs if run.state is RunState.CANCELLING and run.worker not in asked_before)
+    stuck = {run.worker for run in before.runs if run.state is RunState.CANCELLING}
+    cancel = [
+        run
+        for run in runs
+        if run.worker in answers.runs
+        and (run.state is RunState.CANCELLING or (run.state is RunState.LOST and run.worker in stuck))
+    ][:AT_ONCE]
     pending = [run for run in runs if run.state in PENDING and run.worker not in seen.seats]
     live = {run.worker: seen.seats[run.worker] for run in runs if run.worker in seen.seats}
     count = len(live) + len(pending)
@@ -159,7 +168,7 @@ def decide(
     return Decision(
         after if after != scaler else scaler,
         start,
-        cancel,
+        tuple(cancel),
         drain,
         demand=seen.demand,
         busy=busy,
@@ -225,11 +234,10 @@ def _without_worker(run: Run, answers: Answers, policy: Policy, now: float, marg
     if run.state is RunState.CANCELLING:
         over = asked and now - run.since.timestamp() > policy.start_timeout + margin
         return run.to(RunState.LOST, now, "it neither started nor ended", failed=True) if over else run
-    if age <= policy.start_timeout + margin or not (asked or run.run_id is not None):
+    if age <= policy.start_timeout + margin or not asked:
         return run
     why = f"no worker within {format_duration(policy.start_timeout)}"
-    state = RunState.LOST if run.run_id is None else RunState.CANCELLING
-    return run.to(state, now, why, failed=True)
+    return run.to(RunState.LOST if told is None else RunState.CANCELLING, now, why, failed=True)
 
 
 def _kept(runs: Sequence[Run], seen: Seen, now: float, margin: float) -> list[Run]:

@@ -19,13 +19,16 @@ from ghcoord.coord.scaling.decision import AT_ONCE, Answers, Decision, Policy, d
 from ghcoord.coord.scaling.records import Leader, Run, RunState, Scaler, sane, scaler_key
 from ghcoord.coord.scaling.surroundings import offer_of, see
 from ghcoord.coord.workers.workers import Workers
-from ghcoord.errors import Corrupt, LeaseLost, NotFound
+from ghcoord.errors import Corrupt, LeaseLost, NotFound, UsageError
 from ghcoord.ids import check_id, new_op_id
 from ghcoord.model.codec import stamp
 from ghcoord.model.lease import RENEW_AT, Judge
 from ghcoord.model.worker import WorkerStatus, worker_key
 from ghcoord.store.dispatching import Accepted, Dispatcher
 from ghcoord.store.tx import Tx
+
+MAX_NAME = 100
+"""Longest name of a scaler in characters: its workers' ids are the name and something random."""
 
 
 class Scaling:
@@ -53,6 +56,8 @@ class Scaling:
         cannot be kept.
         """
         check_id(name, "scaler name")
+        if len(name) > MAX_NAME:
+            raise UsageError(f"the scaler name has {len(name)} characters: at most {MAX_NAME} are accepted")
         return Autoscaler(
             self._context, self, name, dispatcher, policy, inputs=inputs or {}, labels=labels or {}, once=once
         )
@@ -246,12 +251,12 @@ def _tell(tx: Tx, name: str, before: Scaler, decision: Decision) -> None:
     known = {run.worker: run.state for run in before.runs}
     for run in decision.scaler.runs:
         if run.worker in decision.start or known.get(run.worker) not in (None, run.state):
-            why = run.why or None
-            tx.event(FLEET, f"run {run.state}", scaler=name, worker=run.worker, run=run.run_id, why=why)
+            reason = run.why or None
+            tx.event(FLEET, f"run {run.state}", scaler=name, worker=run.worker, run=run.run_id, reason=reason)
 
 
 def _drain(tx: Tx, worker_id: str) -> None:
     worker = WORKER_TABLE.get(tx, FLEET, worker_id)
     if worker is not None and worker.alive:
         put_worker(tx, worker.model_copy(update={"status": WorkerStatus.DRAINING, "drain_requested": True}))
-        tx.event(FLEET, "worker draining", worker=worker_id, why="nothing for it to do")
+        tx.event(FLEET, "worker draining", worker=worker_id, reason="nothing for it to do")

@@ -66,7 +66,7 @@ def hub_of(job: JobEnvironment) -> Iterator[Hub]:
 
     A workflow has nobody who types ``ghcoord init``.
     """
-    from ghcoord import bootstrap
+    import ghcoord.bootstrap as bootstrap
 
     try:
         hub_url()

@@ -135,6 +135,7 @@ def _await(hub: Hub, job: JobEnvironment, tasks: list[Task], timeout: float, *, 
 @contextmanager
 def _cancelled_with_the_job(hub: Hub, tasks: Sequence[Task], *, keep: bool) -> Iterator[None]:
     """Cancel the tasks when the runner cancels the job, which interrupts this process."""
+    from ghcoord.hub import TaskQuery
 
     def interrupt(number: int, frame: object) -> None:
         # Only the first: the second comes while the tasks are cancelled.
@@ -148,9 +149,9 @@ def _cancelled_with_the_job(hub: Hub, tasks: Sequence[Task], *, keep: bool) -> I
     except KeyboardInterrupt:
         if not keep:
             note("the job was cancelled: so are its tasks")
-            for task in tasks:
-                with suppress(GhcoordError):
-                    hub.tasks.cancel(task.id, "the job that submitted it was cancelled")
+            with suppress(GhcoordError):
+                mine = TaskQuery(ids=[task.id for task in tasks])
+                hub.tasks.cancel_many(mine, "the job that submitted it was cancelled")
         raise
     finally:
         for number, handler in before.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ghcoord.faces.cli.daemon import log_lines, make_worker, on_signals
 from ghcoord.faces.cli.output import note
 
 if TYPE_CHECKING:
+    from ghcoord.clock import Event
     from ghcoord.faces.mcp.clients.base import WorkerClient
     from ghcoord.faces.mcp.serve import Stop
     from ghcoord.faces.mcp.server import McpServer
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
 NEEDS = ("mcp", "jwt", "uvicorn")
 """What the extra brings."""
 
-LEAVE_IN = 1.2
-"""Seconds that the worker gets to save its sessions when the client has gone: clients kill a server after two."""
+LEAVE_IN = 10.0
+"""Seconds that the worker gets to save its sessions when the client has gone; usually it needs a part of one.
 
-LEAVE_IN_HTTP = 10.0
-"""The same where only a signal ends the server, whose sender waits longer."""
+Clients send SIGTERM after two seconds, which changes nothing, and some kill a server after four.
+"""
 
 GRACE = 0.5
 """Seconds between asking a call's processes to end and ending them, unless the settings say otherwise."""
@@ -95,13 +97,14 @@ def run_server(
             def warn(text: str) -> None:
                 log("warn", text)
 
-            sink = None if audit_log is None else open_sink(audit_log, warn)
-            stack.enter_context(on_signals(hub.runtime, stop, stop))
-            leave_in = LEAVE_IN if http is None else LEAVE_IN_HTTP
+            audit = Audited(hub, None if audit_log is None else open_sink(audit_log, warn), warn)
+            stack.callback(audit.close)
+            hurry = hub.runtime.event()
+            stack.enter_context(on_signals(hub.runtime, stop, hurry.set))
             server = build_server(
                 hub,
-                workers=stack.enter_context(worker_client(hub, worker, stop, log, leave_in)),
-                audit=Audited(hub, sink, warn),
+                workers=stack.enter_context(worker_client(hub, worker, stop, hurry, log)),
+                audit=audit,
                 toolsets=chosen,
                 read_only=read_only,
                 tool_names=tool_names,
@@ -164,9 +167,12 @@ def own_hub_path() -> Path:
 
 @contextmanager
 def worker_client(
-    hub: Hub, worker: WorkerOptions | None, stop: Callable[[], None], log: Log, leave_in: float
+    hub: Hub, worker: WorkerOptions | None, stop: Callable[[], None], hurry: Event, log: Log
 ) -> Iterator[WorkerClient]:
-    """The way to sessions: here, as a worker of the hub, or on the hub's workers. ``stop`` when the worker ends."""
+    """The way to sessions: here, as a worker of the hub, or on the hub's workers.
+
+    ``stop`` is called when the worker ends; once ``hurry`` is set nobody waits for sessions to be saved.
+    """
     from ghcoord.faces.mcp.clients.remote import HubWorkerClient
 
     client: WorkerClient
@@ -192,7 +198,7 @@ def worker_client(
     )
     named = (worker.sandbox or hub.settings.sandbox.driver) != "auto"
     tier = str(daemon.sandbox.tier) if named and daemon.sandbox is not None else "full"
-    with hosting(daemon, on_end=stop, leave_in=leave_in):
+    with hosting(daemon, on_end=stop, leave_in=LEAVE_IN, hurry=hurry):
         client = LocalWorkerClient(daemon.sessions, sandbox=tier)
         try:
             yield client
@@ -211,6 +217,8 @@ def transport(http: HttpOptions | None) -> Callable[[McpServer, Stop, Log], None
     from ghcoord.faces.mcp.serve import serve_stdio
 
     if http is None:
+        if sys.stdin.isatty():
+            note("this speaks MCP on standard input and output, for a client that starts it; Ctrl-C ends it")
         return lambda server, stop, log: serve_stdio(server, stop)
     from ghcoord.bootstrap import token_file
     from ghcoord.clock import SystemRuntime

@@ -98,6 +98,13 @@ class Adapter:
             self._tools[name] = describe(name, spec)
         return self._tools[name]
 
+    def input_schema(self, name: str) -> Mapping[str, Any] | None:
+        """The schema of a tool's arguments; ``None`` for a tool that is not there."""
+        try:
+            return self.catalog.find(name).arguments
+        except Failure:
+            return None
+
     async def call_tool(self, ctx: Context, params: CallToolRequestParams) -> CallToolResult:
         """Run a tool in a thread. Whatever goes wrong is an answer that says what to do, no error of the protocol."""
         arguments = params.arguments or {}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ghcoord.clock import Event
 from ghcoord.errors import GhcoordError, Unavailable
 
 if TYPE_CHECKING:
@@ -56,26 +57,31 @@ class Hosted:
         if self._ended.is_set() and not self._leaving:
             raise Unavailable(f"the worker {self._daemon.worker_id} of this server has ended: {self._why}")
 
-    def leave(self, at_most: float) -> None:
-        """Save the sessions and deregister, within ``at_most`` seconds; what still runs then is stopped."""
+    def leave(self, at_most: float, hurry: Event) -> None:
+        """Give back tasks that run, save the sessions, deregister: within ``at_most`` seconds, or until ``hurry``.
+
+        Raises ``Unavailable`` if the worker had ended by itself.
+        """
         self.check()
         self._leaving = True
-        self._daemon.stop()
-        if not self._ended.wait(at_most):
-            self._daemon.cancel()
-            self._daemon.sessions.pause("has left with its server")
-            self._ended.wait(LAST_WAIT)
+        self._daemon.cancel()
+        end = self._runtime.monotonic() + at_most
+        while not self._ended.wait(LOOK_EVERY):
+            if hurry.is_set() or self._runtime.monotonic() >= end:
+                self._daemon.sessions.pause("has left with its server")
+                self._ended.wait(LAST_WAIT)
+                return
 
 
 @contextmanager
-def hosting(daemon: WorkerDaemon, *, on_end: Callable[[], None], leave_in: float) -> Iterator[Hosted]:
-    """``daemon`` works within the context, and leaves at its end within ``leave_in`` seconds.
+def hosting(daemon: WorkerDaemon, *, on_end: Callable[[], None], leave_in: float, hurry: Event) -> Iterator[Hosted]:
+    """``daemon`` works within the context, and leaves at its end as :meth:`Hosted.leave` says.
 
     Raises ``Unavailable`` when it has ended by itself before.
     """
     hosted = Hosted(daemon, on_end)
+    hosted.start()
     try:
-        hosted.start()
         yield hosted
     finally:
-        hosted.leave(leave_in)
+        hosted.leave(leave_in, hurry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from ghcoord.errors import Corrupt, NewerSchema
 from ghcoord.faces.mcp.answer import Failure
@@ -22,15 +21,15 @@ class Owners:
     Asking does not count as using the session.
     """
 
-    def __init__(self, hub: Hub, find: Callable[[str], Session | None] | None = None) -> None:
-        self._find = find or (lambda session_id: hub.sessions.get(session_id, touch=False))
+    def __init__(self, hub: Hub) -> None:
+        self._sessions = hub.sessions
 
     def session(self, caller: Caller, session_id: str) -> Session | None:
         """The session when it is there and the caller's. One whose record is broken is nobody's."""
         if _ID.fullmatch(session_id) is None:
             return None
         try:
-            found = self._find(session_id)
+            found = self._sessions.get(session_id, touch=False)
         except (Corrupt, NewerSchema):
             return None
         if found is None or (found.user_id, found.workspace_id) != (caller.user_id, caller.workspace_id):

@@ -26,6 +26,9 @@ MAX_ROW = 1_000
 MAX_ROW_TEXT = 400
 """Characters of one text in it."""
 
+MAX_TYPES = 40
+"""Task types in the line of a worker."""
+
 MAX_WAITED_FOR = 20
 """Ids in a row of the tasks that it waits for."""
 
@@ -180,7 +183,8 @@ def worker_line(row: dict[str, Any]) -> str:
     """A worker in one line of text."""
     capacity, labels_of = row["capacity"], row["capabilities"].get("labels")
     tools = row["capabilities"].get("supported_task_types") or []
-    serves = f"{line(', '.join(map(str, tools[:12])))}{f' and {len(tools) - 12} more' if len(tools) > 12 else ''}"
+    serves = line(", ".join(map(str, tools[:MAX_TYPES])), 600)
+    serves += f" and {len(tools) - MAX_TYPES} more" if len(tools) > MAX_TYPES else ""
     state = "silent" if row["silent"] else row["status"]
     labels = f"; labels {json_line(labels_of, 200)}" if labels_of else ""
     return (

@@ -25,14 +25,28 @@ from ghcoord.version import __version__
 Log = Callable[[str, str], None]
 """Told (level, text): ``debug``, ``info``, ``warn`` or ``error``."""
 
-INSTRUCTIONS = """\
-ghcoord coordinates agents through a Git repository, the hub: sandboxed sessions, a queue of tasks, locks, shared \
-memory. What you do here other agents of the hub see, and what they did you can see.
-To run code: session_create, then fs_write, run_python, shell, pkg_install in that session, by its session_id; files \
-stay between calls. session_destroy when you are done.
-To work beside others: lock_acquire before you touch what is shared, memory_set and memory_get for decisions, \
-task_submit for work that others can do.
-Long work: task_submit, then task_wait again and again. An error says what to do next."""
+WHAT_IT_IS = (
+    "ghcoord coordinates agents through a Git repository, the hub. What you do here other agents of the hub see, and "
+    "what they did you can see. An error says what to do next."
+)
+
+GUIDANCE = (
+    (
+        {"session_create", "fs_write", "run_python"},
+        "To run code: session_create, then fs_write, run_python, shell, pkg_install with its session_id; files stay "
+        "between calls. session_destroy when you are done.",
+    ),
+    ({"lock_acquire"}, "Before you change what others may change too: lock_acquire; afterwards lock_release."),
+    ({"memory_set"}, "Decisions that others need: memory_set, memory_get, memory_watch."),
+    ({"task_submit"}, "Work that others can do, or that takes long: task_submit, then task_wait again and again."),
+)
+"""What an agent is told at the start, each where all these tools are offered."""
+
+
+def instructions(catalog: Catalog) -> str:
+    """How to use what ``catalog`` offers, for the model."""
+    offered = {spec.name for spec in catalog.offered}
+    return "\n".join((WHAT_IT_IS, *(said for needed, said in GUIDANCE if needed <= offered)))
 
 
 class McpServer:
@@ -49,12 +63,14 @@ class McpServer:
             version=version,
             title="ghcoord",
             description="Sessions, tasks, locks and memory in a Git repository",
-            instructions=INSTRUCTIONS,
+            instructions=instructions(adapter.catalog),
             cache_hints={
                 "tools/list": CacheHint(ttl_ms=60_000),
                 "prompts/list": CacheHint(ttl_ms=60_000),
                 "resources/templates/list": CacheHint(ttl_ms=60_000),
             },
+            # Else the SDK lists all tools for each call over HTTP, to check its headers.
+            get_tool_input_schema=adapter.input_schema,
             on_list_tools=adapter.list_tools,
             on_call_tool=adapter.call_tool,
             on_list_resources=adapter.list_resources,

@@ -37,49 +37,52 @@ class Served:
 
 
 @contextmanager
+def sandbox_folder() -> Iterator[Path]:
+    """A folder for sessions: not below pytest's own, which the user in a sandbox may not enter."""
+    folder = Path(tempfile.mkdtemp(prefix="ghcoord-http-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def served(hub: Path, *args: str, auth: bool = True) -> Iterator[Served]:
     """The server of ``hub`` on a free port, ended with SIGTERM; fails when that takes longer than it may."""
     needs_program("bwrap")
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port = one.getsockname()[1]
-    # Not below pytest's own folder, which the sandbox's user may not enter.
-    folder = Path(tempfile.mkdtemp(prefix="ghcoord-http-"))
-    folder.chmod(0o711)
-    tokens = TokenFile(folder / "tokens.json", SystemRuntime())
-    tokens.create("nobody", resource="http://127.0.0.1:1/mcp", lasts=1)
-    how = ["--token-file", str(tokens.path)] if auth else ["--no-auth"]
-    process = subprocess.Popen(
-        [*GHCOORD, "--hub", str(hub), "mcp", "--http", f"127.0.0.1:{port}", *how, *args],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment({"GHCOORD_BASE_WORKSPACE": str(folder)}),
-        start_new_session=True,
-    )
-    one = Served(f"http://127.0.0.1:{port}/mcp", hub, tokens, process)
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            one.said.append(line)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
-        until(lambda: any("serving on" in line for line in one.said) or process.poll() is not None, 30)
-        assert process.poll() is None, "".join(one.said)
-        yield one
-        process.send_signal(signal.SIGTERM)
-        assert 0 == process.wait(15), "".join(one.said)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(10)
-        reader.join(10)
-        assert process.stdout is not None
-        process.stdout.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with sandbox_folder() as folder:
+        tokens = TokenFile(folder / "tokens.json", SystemRuntime())
+        tokens.create("nobody", resource="http://127.0.0.1:1/mcp", lasts=1)
+        how = ["--token-file", str(tokens.path)] if auth else ["--no-auth"]
+        process = subprocess.Popen(
+            [*GHCOORD, "--hub", str(hub), "mcp", "--http", f"127.0.0.1:{port}", *how, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment({"GHCOORD_BASE_WORKSPACE": str(folder)}),
+            start_new_session=True,
+        )
+        one = Served(f"http://127.0.0.1:{port}/mcp", hub, tokens, process)
+        out = process.stdout
+        assert out is not None
+        reader = threading.Thread(target=lambda: one.said.extend(iter(out.readline, "")), daemon=True)
+        reader.start()
+        try:
+            until(lambda: any("serving on" in line for line in one.said) or process.poll() is not None, 30)
+            assert process.poll() is None, "".join(one.said)
+            yield one
+            process.send_signal(signal.SIGTERM)
+            assert 0 == process.wait(15), "".join(one.said)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(10)
+            reader.join(10)
+            out.close()
 
 
 @contextmanager

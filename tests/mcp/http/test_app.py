@@ -266,6 +266,15 @@ def test_an_address_that_is_taken() -> None:
         pass
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("host", "shown"), [("localhost", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.2", "127.0.0.2")])
+def test_other_loopback_addresses(host: str, shown: str) -> None:
+    """By name, of the newer protocol, or another of the many: named by the number, reached without a token."""
+    with serving(Plain(), host=host) as url:
+        assert url.startswith(f"http://{shown}:")
+        assert 200 == post(url).status_code
+
+
 def test_names_of_a_server() -> None:
     """On all addresses it must be told its name; elsewhere it knows; a proxy's name is added."""
 

@@ -81,6 +81,14 @@ def test_a_good_token(verifier: JwtVerifier, sign: Sign) -> None:
     assert (ISSUER, True) == (grant.issuer, grant.read_only)
 
 
+def test_strange_clients_have_names_of_their_own(verifier: JwtVerifier, sign: Sign) -> None:
+    """A client's name becomes part of a lock's owner: what could be taken for another's is replaced."""
+    names = [verifier.verify(sign(client_id=one), HERE) for one in ("a/b", "a b", "x" * 65, "\u0430", "")]
+    found = [one.credential for one in names if one is not None]
+    assert 5 == len(set(found))
+    assert all(one.startswith("jwt") and one.replace("-", "").isalnum() for one in found)
+
+
 @pytest.mark.parametrize(
     ("key", "algorithm", "kid"), [(EC, "ES256", "e"), (RSA, "RS256", "r"), (RSA, "PS512", "r"), (ED, "EdDSA", "d")]
 )

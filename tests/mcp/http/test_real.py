@@ -21,9 +21,9 @@ from mcp.shared.exceptions import MCPError
 
 from ghcoord.bootstrap import create
 from ghcoord.faces.mcp.http.disconnects import GONE_TTL
-from tests.mcp.http.process import Served, killed_client, served
+from tests.mcp.http.process import Served, killed_client, sandbox_folder, served
 from tests.mcp.http.serving import ERAS, connected, run
-from tests.processes import matching, needs_program, until
+from tests.processes import matching, needs_program, until, workers
 
 pytestmark = pytest.mark.slow
 
@@ -76,9 +76,8 @@ async def there(word: str) -> None:
             await anyio.sleep(0.02)
 
 
-@pytest.mark.parametrize("mode", ERAS)
-def test_progress_then_cancelling_kills_the_tree(server: Served, mode: str) -> None:
-    """A long call tells how it goes; when the client cancels it, its processes are gone within 2 s."""
+def cancelled_after(one: Served, mode: str) -> float:
+    """Seconds from cancelling a long call, which told how it goes, to the end of its processes."""
     command, word = tree()
     heard: list[str] = []
 
@@ -86,7 +85,7 @@ def test_progress_then_cancelling_kills_the_tree(server: Served, mode: str) -> N
         heard.append(message or "")
 
     async def play() -> float:
-        async with connected(server.url, server.token("ann"), mode) as client:
+        async with connected(one.url, one.token("ann"), mode) as client:
             session = (await call(client, "session_create"))["session_id"]
             async with anyio.create_task_group() as group:
                 group.start_soon(
@@ -104,9 +103,30 @@ def test_progress_then_cancelling_kills_the_tree(server: Served, mode: str) -> N
             return took
 
     took = run(play)
+    assert "begun" in heard
+    return took
+
+
+@pytest.mark.parametrize("mode", ERAS)
+def test_progress_then_cancelling_kills_the_tree(server: Served, mode: str) -> None:
+    """A long call tells how it goes; when the client cancels it, its processes are gone within 2 s."""
+    took = cancelled_after(server, mode)
     print(f"{mode}: gone after {took:.2f} s")
     assert took < 2
-    assert "begun" in heard
+
+
+def test_cancelling_reaches_another_worker(tmp_path: Path) -> None:
+    """The same with --remote, where the call is a task on a worker that is a process of its own."""
+    hub = tmp_path / "hub.git"
+    create(hub)[0].close()
+    with (
+        sandbox_folder() as base,
+        workers(hub, "w1", args=("--slots", "4", "--workspace", str(base))),
+        served(hub, "--remote") as one,
+    ):
+        taken = [cancelled_after(one, mode) for mode in ERAS]
+    print(f"remote: gone after {taken}")
+    assert max(taken) < 2
 
 
 @pytest.mark.parametrize("mode", ERAS)

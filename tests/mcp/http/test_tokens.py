@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ def test_a_token_is_for_one_server(tokens: TokenFile) -> None:
     same = tokens.verify(made.secret, "http://127.0.0.1:8321/mcp/")
     assert same is not None
     assert "http://127.0.0.1:8321/mcp/" == same.resource
+
+
+def test_tokens_made_at_once_are_all_kept(path: Path, runtime: ManualRuntime) -> None:
+    """Several processes may write the file: none undoes what another did."""
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: TokenFile(path, runtime).create("ann", resource=HERE, lasts=60), range(24)))
+    server = TokenFile(path, runtime)
+    assert 24 == len({one.record.id for one in made}) == len(server.list())
+    assert all(server.verify(one.secret, HERE) for one in made)
 
 
 def test_other_tokens_are_refused(tokens: TokenFile, path: Path) -> None:

@@ -95,10 +95,10 @@ def _moved(session: Session, before: Place, task_id: str) -> tuple[str, ...]:
             "no file and no package of its earlier calls is there",
         )
     checkpoint = session.checkpoint(start)
-    text = f"The session {session.id} goes on{how} from its checkpoint {_named(start, checkpoint)}"
-    text += "; what was written or installed after that is lost"
+    text = f"The session {session.id} continues{how} from its checkpoint {_named(start, checkpoint)}"
+    text += "; anything written or installed after that is lost"
     if checkpoint is not None and (later := _calls_since(session, checkpoint, task_id)):
-        text += f", as far as is known by the calls {later}"
+        text += f" (known calls since then: {later})"
     return (f"{text}. Look at the files before you go on",)
 
 

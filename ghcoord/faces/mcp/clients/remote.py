@@ -24,7 +24,8 @@ class HubWorkerClient:
     """The hub's workers (reference: ``NewRealWorkerClient``). Implements ``WorkerClient``.
 
     A call that no worker takes within ``start_wait`` seconds is withdrawn.
-    New sessions need at least the ``sandbox`` tier that is named.  ``places`` is shared with another client of the same server.
+    New sessions need at least the ``sandbox`` tier that is named.  ``places``
+    is shared with another client of the same server.
     """
 
     def __init__(

@@ -40,15 +40,16 @@ class HttpLimits:
     ``gone_ttl``: how long a call of the older protocol runs on after its
     connection was closed.  ``idle_ttl``: how long a protocol session of the
     older revisions is kept without a request; its id then answers 404 and the
-    client initializes anew.  ``protocol_sessions`` are kept at most, and
-    ``connections`` served at a time; further ones get 503.  ``head_timeout``
-    and ``body_timeout``: in which these parts of a request have to come.  ``look_every``: between two looks at the
-    token of a request that stays open.
+    client initializes anew.  ``protocol_sessions`` are kept at most, of 41 KB
+    each, and ``connections`` served at a time; further ones get 503.
+    ``head_timeout`` and ``body_timeout``: in which these parts of a request
+    have to come.  ``look_every``: between two looks at the token of a request
+    that stays open.
     """
 
     gone_ttl: float = GONE_TTL
     idle_ttl: float = 1800.0
-    protocol_sessions: int = 1000
+    protocol_sessions: int = 4000
     connections: int = 500
     head_timeout: float = HEAD_TIMEOUT
     body_timeout: float = BODY_TIMEOUT

@@ -8,8 +8,10 @@ something.  The file is read again when it changes, for new keys.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,8 @@ MAX_BYTES = 1024 * 1024
 
 MIN_RSA_BITS = 2048
 """A shorter RSA key is not used (RFC 7518, 3.3)."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _FITTING: Mapping[str, tuple[str, ...]] = {"EC": ("ES",), "RSA": ("RS", "PS"), "OKP": ("EdDSA",)}
 """Which signatures a kind of key makes, by their beginnings."""
@@ -100,7 +104,7 @@ class JwtVerifier:
         return Grant(
             user_id=checked_who(claims["sub"], "sub"),
             workspace_id=checked_who(workspace, "workspace") if workspace != "" else "",
-            credential=checked_who(client, "client") if client else "jwt",
+            credential=_credential(client),
             resource=resource if any(same_resource(str(one), resource) for one in named) else str(named[0]),
             expires_at=expires,
             issuer=self.issuer,
@@ -142,6 +146,15 @@ def _claims(token: str, header: Mapping[str, Any], keys: tuple[_Key, ...], issue
         },
     )
     return claims
+
+
+def _credential(client: Any) -> str:
+    """A name for a client: it becomes part of the owners of locks, so a strange one is replaced by its digest."""
+    if not isinstance(client, str):
+        raise ValueError("the client is no text")
+    if _PLAIN.fullmatch(client):
+        return client
+    return "jwt-" + hashlib.sha256(client.encode(errors="surrogatepass")).hexdigest()[:12] if client else "jwt"
 
 
 def _number(claims: Mapping[str, Any], name: str) -> float | None:

@@ -76,7 +76,9 @@ def serve_http(
         address, actual = listener.getsockname()[:2]
         if auth.verifier is None and not is_loopback(address):
             raise UsageError(f"{host} is {address}, which other machines reach: only loopback goes without tokens")
-        found = doors(host, actual, public_url=public_url, allowed_hosts=allowed_hosts, allowed_origins=origins)
+        # By its number: that is what tokens are made for, and a name may mean another address tomorrow.
+        named = address if is_loopback(host) else host
+        found = doors(named, actual, public_url=public_url, allowed_hosts=allowed_hosts, allowed_origins=origins)
         if not is_loopback(host) and not found.url.startswith("https:"):
             log("warn", "tokens and answers go over the network unencrypted: put a proxy with TLS before this server")
         server.callers = Callers(auth, server.callers)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ghcoord.errors import RevisionMismatch
+from ghcoord.errors import FenceRefused, RevisionMismatch
 from ghcoord.faces.cli.output import to_json
 from ghcoord.faces.mcp.answer import Answer, Failure
 from ghcoord.faces.mcp.call import Call
@@ -161,6 +161,8 @@ def memory_set(call: Call, args: Set) -> Answer:
         )
     except RevisionMismatch as lost:
         raise _lost(lost) from None
+    except FenceRefused as refused:
+        raise _unguarded(call, args, refused) from None
     expires = iso_or_none(entry.expires_at)
     text = f"{line(entry.key)} is set in {line(args.namespace)}, at revision {entry.revision}"
     text += f", until {expires}." if expires else "."
@@ -188,6 +190,19 @@ def _lost(lost: RevisionMismatch) -> Failure:
         "Call memory_get, decide again with what is there now, and give its revision as if_revision.",
         code=lost.code,
     )
+
+
+def _unguarded(call: Call, args: Set | Delete, refused: FenceRefused) -> Failure | FenceRefused:
+    """Why a fence was refused, where the lock is held but was not taken for the namespace, as some hubs need it."""
+    grants = call.hub.locks.holders(args.fence_lock) if args.fence_lock is not None else []
+    if any(grant.token == args.fence_token and args.namespace not in grant.guards for grant in grants):
+        space = line(args.namespace)
+        return Failure(
+            f"the lock {line(args.fence_lock)!r} was not taken for the namespace {space!r}: nothing was written",
+            f'Release it, and call lock_acquire with namespaces ["{space}"].',
+            code=refused.code,
+        )
+    return refused
 
 
 class Delete(Arguments):
@@ -223,6 +238,8 @@ def memory_delete(call: Call, args: Delete) -> Answer:
         deleted = call.hub.memory.delete(args.key, args.namespace, if_revision=args.if_revision, fence=fence)
     except RevisionMismatch as lost:
         raise _lost(lost) from None
+    except FenceRefused as refused:
+        raise _unguarded(call, args, refused) from None
     return Answer(f"{line(args.key)} {'is deleted' if deleted else 'was not set'}.", {"deleted": deleted})
 
 

@@ -18,6 +18,9 @@ from ghcoord.model.task import Task
 MAX_OUTPUT = 16_000
 """Characters of a task's output in its result; task_logs has the rest."""
 
+_SHOWN = ("stdout", "stderr", "exit_code")
+"""Fields of a command's data that the text says in other places."""
+
 MAX_OFFSET = 1 << 40
 """Characters: no output is as long."""
 
@@ -72,7 +75,10 @@ def task_result(call: Call, args: Result) -> Answer:
         said.append(f"exit code {task.result.exit_code}, {task.result.duration:.1f} s")
         said += [f"error: {text(data['error'])}"] if data["error"] else []
         said += [f"output:\n{text(data['output'])}"] if data["output"] else []
-        said += [f"data: {json_line(data['data'], 4000)}"] if data["data"] else []
+        errors = data["data"].get("stderr")
+        said += [f"standard error:\n{text(errors)}"] if isinstance(errors, str) and errors else []
+        rest = {key: one for key, one in data["data"].items() if key not in _SHOWN}
+        said += [f"data: {json_line(rest, 4000)}"] if rest else []
         said += [f"artifacts: {line(', '.join(data['artifacts']))} (artifact_get)"] if data["artifacts"] else []
     if data["truncated"] or failed:
         said.append("Next: task_logs for all that it printed.")

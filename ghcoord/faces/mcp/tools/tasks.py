@@ -128,8 +128,10 @@ def task_submit(call: Call, args: Submit) -> Answer:
             trace=call.trace,
         )
     )
-    row = task_row(offered.task)
-    why = line(call.hub.tasks.why_waits(offered.task), 1000)
+    # A worker may have taken it in the very commit that queued it.
+    task = call.hub.tasks.get(offered.task.id) or offered.task
+    row = task_row(task)
+    why = line(call.hub.tasks.why_waits(task), 1000)
     done = "submitted" if offered.created else "was there already with this id; nothing was queued"
     text = f"Task {row['id']} {done}: {task_line(row)}"
     text += f"\nNo worker can take it now: {why}. It waits until one can." if why else ""
