@@ -16,7 +16,7 @@ from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "parity.md"
 OPEN = ("Open", "Not carried over")
-"""Sections whose rows are not offered: later rounds, and what is left out on purpose."""
+"""Sections whose rows are not offered: what is still to come, and what is left out on purpose."""
 
 _CODE = re.compile(r"`([^`]+)`")
 _METHOD = re.compile(r"hub\.[a-z_]+\.[a-z_]+")
