@@ -22,8 +22,8 @@ account token capacity
 capabilities sandbox max_sessions active_sessions session_ids health recent_types metadata"""
 TASK_KEYS = """id tool type args state priority attempt worker result created_at submitted_by started_at ended_at due_at
 not_before after waiting_for if_failed key concurrency rate unique requirements assigned_at assigned session schedule
-batch trace estimated_duration timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress lease
-history metadata"""
+batch trace estimated_duration timeout retries backoff backoff_cap failures lost cancel_requested cancel_reason progress
+lease history metadata"""
 SUBMITTED_KEYS = TASK_KEYS + " duplicate"
 SCHEDULE_KEYS = """name cron timezone tool args options missed grace overlap paused next_fire last_fire last_task fires
 created_at created_by"""
