@@ -5,10 +5,11 @@ Needs GHCOORD_HUB. Run several at once.
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import ghcoord
-from ghcoord.errors import RevisionMismatch
+from ghcoord.errors import GhcoordError, RevisionMismatch
 
 
 def increment(hub: ghcoord.Hub, key: str) -> int:
@@ -26,9 +27,17 @@ def increment(hub: ghcoord.Hub, key: str) -> int:
 def main(times: int) -> None:
     with ghcoord.connect() as hub:
         for _ in range(times):
-            number = increment(hub, "count")
-        print(f"count is {number}")
+            increment(hub, "count")
+        print(f"count is {hub.memory.get('count')}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("times", nargs="?", type=int, default=10)
+    asked = parser.parse_args()
+    try:
+        main(asked.times)
+    except GhcoordError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -11,12 +11,13 @@ Needs GHCOORD_HUB. Every decision is a file and a commit in the hub's branch:
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import ghcoord
-from ghcoord.errors import RevisionMismatch
+from ghcoord.errors import GhcoordError, RevisionMismatch
 
 SPACE = "decisions"
 
@@ -61,5 +62,17 @@ def follow(hub: ghcoord.Hub) -> None:
 VERBS: dict[str, Callable[..., object]] = {"decide": decide, "change": change, "list": list_all, "follow": follow}
 
 if __name__ == "__main__":
-    with ghcoord.connect() as opened:
-        VERBS[sys.argv[1]](opened, *sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for name in VERBS:
+        verb = verbs.add_parser(name)
+        for word in ("question", "answer", "why") if name in ("decide", "change") else ():
+            verb.add_argument(word)
+    given = vars(parser.parse_args())
+    try:
+        with ghcoord.connect() as opened:
+            VERBS[given.pop("verb")](opened, **given)
+    except GhcoordError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

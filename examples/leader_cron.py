@@ -12,6 +12,7 @@ leader. This is for what must run where you say.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import time
 
 import ghcoord
 from ghcoord.coord.locks.leader import Term
-from ghcoord.errors import RevisionMismatch
+from ghcoord.errors import GhcoordError, RevisionMismatch
 
 KEY = "cron/fired"
 
@@ -47,9 +48,21 @@ def main(every: int, command: list[str]) -> None:
 
         election = hub.leader.election("cron", lead, id=f"{hub.actor}/{os.getpid()}", ttl=15)
         # From a thread: the handler may interrupt code that holds what stop() needs.
-        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=election.stop).start())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: threading.Thread(target=election.stop).start())
         election.run()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, usage="%(prog)s SECONDS COMMAND...")
+    parser.add_argument("seconds", type=int)
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    asked = parser.parse_args()
+    if asked.seconds < 1 or not asked.command:
+        parser.error("give the seconds, at least 1, and a command")
+    try:
+        main(asked.seconds, asked.command)
+    except (GhcoordError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -12,11 +12,12 @@ Any database will do: the check is in the UPDATE, in the same transaction.
 
 from __future__ import annotations
 
+import argparse
 import sqlite3
 import sys
 
 import ghcoord
-from ghcoord.errors import LeaseLost
+from ghcoord.errors import GhcoordError, LeaseLost
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS accounts (name TEXT PRIMARY KEY, balance INTEGER NOT NULL CHECK (balance >= 0));
@@ -35,20 +36,32 @@ def transfer(database: sqlite3.Connection, source: str, target: str, amount: int
         database.execute("UPDATE accounts SET balance = balance + ? WHERE name = ?", (amount, target))
 
 
-def main(path: str, orders: list[str]) -> None:
+def order(text: str) -> tuple[str, str, int]:
+    source, target, amount = text.split(":")
+    return source, target, int(amount)
+
+
+def main(path: str, orders: list[tuple[str, str, int]]) -> None:
     database = sqlite3.connect(path, timeout=30)
     database.executescript(SCHEMA)
     with ghcoord.connect() as hub, hub.locks.hold("ledger", wait=600, fair=True) as held:
         print(f"working under token {held.token}", flush=True)
-        for order in orders:
-            source, target, amount = order.split(":")
+        for source, target, amount in orders:
             held.check()  # raises LeaseLost when that is known already; a pause may strike right after it
-            transfer(database, source, target, int(amount), held.token)
+            transfer(database, source, target, amount, held.token)
             print(f"moved {amount} from {source} to {target}", flush=True)
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("database")
+    parser.add_argument("orders", nargs="+", type=order, metavar="FROM:TO:AMOUNT")
+    asked = parser.parse_args()
     try:
-        main(sys.argv[1], sys.argv[2:])
+        main(asked.database, asked.orders)
     except LeaseLost as lost:
         sys.exit(f"stopped: {lost}")
+    except (GhcoordError, sqlite3.Error) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

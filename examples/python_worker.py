@@ -4,17 +4,19 @@ Needs GHCOORD_HUB. Submit to it from anywhere::
 
     ghcoord task submit words.count --arg text="to be or not to be" --wait
 
-Ends after SECONDS (default 2) without any work in the hub, or on SIGTERM, when
-what runs has finished.
+Ends after SECONDS (default 2) without any work in the hub, or on SIGTERM or
+Ctrl-C, when what runs has finished.
 """
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import threading
 
 import ghcoord
+from ghcoord.errors import GhcoordError
 from ghcoord.model.tool import ToolContext
 
 
@@ -35,10 +37,19 @@ def main(until_idle: float) -> None:
 
         worker = ghcoord.WorkerDaemon(hub, slots=2, until_idle=until_idle, log=lambda level, text: print(text))
         # From a thread: the handler may interrupt code that holds what stop() needs.
-        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=worker.stop).start())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
         done = worker.run()
         print(f"{done.succeeded} succeeded, {done.failed} failed")
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 2.0)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seconds", nargs="?", type=float, default=2.0)
+    asked = parser.parse_args()
+    try:
+        main(asked.seconds)
+    except GhcoordError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,4 +1,4 @@
-"""Agents divide a job without a server: swarm.py JOB FOLDER
+"""Agents review all *.py of a folder, without a server: swarm.py JOB FOLDER
 
 Needs GHCOORD_HUB. Start it as often as you like, on any machine that has the
 same files in FOLDER, also later, to help. Every agent offers the whole job, of
@@ -9,11 +9,12 @@ that finds all parts done writes the summary, and the others find it written.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 import ghcoord
-from ghcoord.errors import RevisionMismatch
+from ghcoord.errors import GhcoordError, RevisionMismatch
 from ghcoord.hub import Submission, TaskQuery
 
 
@@ -46,4 +47,15 @@ def main(job: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("job", help="its name: who gives the same one helps")
+    parser.add_argument("folder", type=Path, help="where the *.py files are")
+    asked = parser.parse_args()
+    if not any(asked.folder.rglob("*.py")):
+        parser.error(f"there is no *.py file in {asked.folder}")
+    try:
+        main(asked.job, asked.folder)
+    except GhcoordError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

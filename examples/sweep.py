@@ -8,12 +8,15 @@ leaves what it learned as an artifact: ``ghcoord artifact get ID``.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import math
+import re
 import sys
 
 import ghcoord
+from ghcoord.errors import GhcoordError
 from ghcoord.hub import Submission, TaskQuery
 from ghcoord.model.tool import ToolContext
 
@@ -58,9 +61,24 @@ def table(hub: ghcoord.Hub) -> None:
     rows = [(one.result.data["value"], one) for one in ended if one.result is not None]
     print("| loss | rate | steps | worker | model |\n|---|---|---|---|---|")
     for value, run in sorted(rows, key=lambda row: row[0]["loss"]):
-        print(f"| {value['loss']} | {run.args['rate']} | {run.args['steps']} | {run.worker} | {value['model']} |")
+        cells = value["loss"], run.args["rate"], run.args["steps"], run.worker, value["model"]
+        print("|", " | ".join(map(plain, cells)), "|")
+
+
+def plain(value: object) -> str:
+    """A value as a cell: what is in a hub anybody may have written, and this table may become a page on GitHub."""
+    return re.sub(r"[^\w .:+-]", "", str(value))
 
 
 if __name__ == "__main__":
-    with ghcoord.connect() as opened:
-        {"submit": submit, "work": work, "table": table}[sys.argv[1]](opened)
+    verbs = {"submit": submit, "work": work, "table": table}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("verb", choices=verbs)
+    asked = parser.parse_args()
+    try:
+        with ghcoord.connect() as opened:
+            verbs[asked.verb](opened)
+    except GhcoordError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -114,6 +114,15 @@ def test_modules_fit_in_a_head() -> None:
     assert {} == long
 
 
+def test_nothing_is_left_lying_in_the_root() -> None:
+    """What a command wrote into the folder where it was tried did not get into the repository."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    found = {name for name in listed if "/" not in name}
+    assert {".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml"} == found
+
+
 def test_the_two_commands_of_the_readme() -> None:
     """README shows the two commands as they are meant to be run, and CI runs the test command as written."""
     readme = (ROOT / "README.md").read_text()

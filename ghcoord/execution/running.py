@@ -24,7 +24,10 @@ TAIL = 2000
 """Characters of a running task's output that the hub shows."""
 
 MAX_TEXT = 64 * 1024
-"""Characters of one output field that a record keeps; the rest is cut and marked."""
+"""Characters of one output field that a record keeps, of its beginning and its end; the rest is cut and marked."""
+
+HEAD = MAX_TEXT // 4
+"""So many of them are its beginning."""
 
 
 MAX_DATA = 600_000
@@ -242,7 +245,7 @@ def _to_record(result: ToolResult, duration: float, now: float) -> TaskResult:
 
 
 class _Cut:
-    """Makes texts fit: valid Unicode, and of the long ones the end, where errors stand."""
+    """Makes texts fit: valid Unicode, and of the long ones the beginning and the end, where errors stand."""
 
     def __init__(self) -> None:
         self.happened = False
@@ -253,7 +256,7 @@ class _Cut:
         text = value.encode(errors="replace").decode()
         if len(text) > MAX_TEXT:
             self.happened = True
-            return "[… cut …]\n" + text[-MAX_TEXT:]
+            return f"{text[:HEAD]}\n[… {len(text) - MAX_TEXT} characters cut …]\n{text[HEAD - MAX_TEXT :]}"
         return text
 
 

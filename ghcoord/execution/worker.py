@@ -53,8 +53,9 @@ ABANDON_AFTER = 10.0
 class WorkerDaemon(Ticking):
     """A worker: ``run()`` until told to stop.
 
-    ``slots`` tasks at a time; ``ttl`` seconds count as alive without a renewal (default: as set); ``poll``
-    seconds between looks at an idle hub; ``until_idle`` seconds without work end it, whatever is scheduled;
+    ``slots`` tasks at a time, with 0 only calls of the sessions that were made for it by name, one at a time;
+    ``ttl`` seconds count as alive without a renewal (default: as set); ``poll`` seconds between looks at
+    an idle hub; ``until_idle`` seconds without work end it, whatever is scheduled;
     ``max_runtime`` seconds begin a drain.  ``grace`` seconds lie between asking a task's processes to
     end and ending them (default 1; see :mod:`ghcoord.model.timing`).  ``types`` are task types it
     serves besides its tools' names; with ``only`` it offers no tools but those.  The hub's registered
@@ -140,7 +141,7 @@ class WorkerDaemon(Ticking):
         identity = None if self.sandbox is None else self.sandbox.identity
         taken = Slots(
             runtime,
-            slots,
+            max(1, slots),  # calls of its sessions that come through the hub need one
             tools,
             Places(self._workspaces, limits=kit.limits, identity=identity, pool=self.sessions),
             wake,

@@ -80,7 +80,8 @@ def parse_limits(given: Mapping[str, Any]) -> Limits:
         return Limits.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise UsageError(f"the limit {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        wrong = first["msg"].removeprefix("Input should be ")
+        raise UsageError(f"the limit {'.'.join(map(str, first['loc']))} must be {wrong}") from None
 
 
 def _whole(name: str, text: str) -> int:

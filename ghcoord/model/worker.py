@@ -157,6 +157,11 @@ class Worker(Record):
         return self.capabilities.offer._replace(sandbox=self.tier)
 
     @property
+    def calls_only(self) -> bool:
+        """Whether it has no slot for tasks: it runs calls of its own sessions, which are made for it by name."""
+        return self.capacity.max_tasks == 0
+
+    @property
     def session_room(self) -> int:
         """Sessions that it still takes; task slots are counted apart, in ``capacity``."""
         return max(0, self.max_sessions - max(self.active_sessions, len(self.session_ids)))

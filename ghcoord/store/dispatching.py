@@ -43,6 +43,10 @@ class Dispatcher(Protocol):
         """The workflow and where it is, for people."""
         ...
 
+    def check(self) -> None:
+        """Raise what :meth:`start` would for a workflow that is not there or is switched off; starts nothing."""
+        ...
+
     def start(self, worker_id: str, inputs: Mapping[str, str]) -> Accepted:
         """Start a run whose worker is to be called ``worker_id``.
 

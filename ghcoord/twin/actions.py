@@ -1,5 +1,7 @@
 """What the twin knows of GitHub Actions: workflows that can be dispatched, and their runs. It runs nothing itself.
 
+A repository's workflows are those that the twin was told of in Python; one of
+which it was told none has those of its default branch, whose runs stay queued.
 ``on_dispatch`` is called with each run that was accepted: a test starts a
 "runner" there, or does not, and tells with :meth:`Actions.begin` and
 :meth:`Actions.complete` what became of it.
@@ -8,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from threading import Lock
@@ -18,7 +20,18 @@ from ghcoord.twin.objects import Oid
 
 Status = Literal["queued", "in_progress", "completed"]
 
-_INPUT = re.compile(r"\$\{\{\s*inputs\.([\w-]+)\s*\}\}")
+_INPUT = re.compile(r"\$\{\{.*?\binputs\.([\w-]+).*?\}\}")
+"""An expression; of any other than ``inputs.NAME`` alone the first input that it names is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a workflow file says: its name in its folder, and the rest as :class:`Workflow` has it."""
+
+    file: str
+    inputs: Mapping[str, str | None] = field(default_factory=dict)
+    run_name: str | None = None
+    dispatchable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +40,8 @@ class Workflow:
 
     ``inputs`` tells of each input of ``workflow_dispatch`` its default, ``None``
     where it must be given.  ``run_name`` may hold ``${{ inputs.NAME }}``.
-    Without ``dispatchable`` it has no such trigger.
+    Without ``dispatchable`` it has no such trigger.  One ``from_file`` goes
+    when its file does.
     """
 
     number: int
@@ -37,6 +51,7 @@ class Workflow:
     run_name: str | None = None
     dispatchable: bool = True
     state: str = "active"
+    from_file: bool = False
 
     @property
     def path(self) -> str:
@@ -86,6 +101,7 @@ class Actions:
     on_dispatch: Hook | None = None
     on_cancel: Hook | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1001))
+    _known: dict[tuple[str, str], int] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def workflow(
@@ -98,13 +114,41 @@ class Actions:
         dispatchable: bool = True,
         state: str = "active",
     ) -> Workflow:
-        """Put a workflow on the default branch of ``owner/name``; one of the same name is replaced."""
+        """Tell of a workflow of ``owner/name``, whatever its default branch has; one of the same name is replaced."""
+        place = repository.lower()
         with self._lock:
-            known = self.find(repository, file)
-            number = known.number if known is not None else next(self._numbers)
-            made = Workflow(number, repository.lower(), file, dict(inputs or {}), run_name, dispatchable, state)
-            self.workflows = [each for each in self.workflows if each is not known] + [made]
+            made = Workflow(self._number(place, file), place, file, dict(inputs or {}), run_name, dispatchable, state)
+            gone = [
+                each for each in self.workflows if each.repository == place and (each.from_file or each.file == file)
+            ]
+            self.workflows = [each for each in self.workflows if each not in gone] + [made]
             return made
+
+    def read(self, repository: str, files: Iterable[Described]) -> None:
+        """Take over what the default branch of ``owner/name`` has now, unless workflows of it were told."""
+        place = repository.lower()
+        with self._lock:
+            if any(each.repository == place and not each.from_file for each in self.workflows):
+                return
+            found = [
+                Workflow(
+                    self._number(place, one.file),
+                    place,
+                    one.file,
+                    one.inputs,
+                    one.run_name,
+                    one.dispatchable,
+                    from_file=True,
+                )
+                for one in files
+            ]
+            self.workflows = [each for each in self.workflows if each.repository != place] + found
+
+    def _number(self, place: str, file: str) -> int:
+        """The number of a workflow, the same whenever it is there."""
+        if (place, file) not in self._known:
+            self._known[place, file] = next(self._numbers)
+        return self._known[place, file]
 
     def find(self, repository: str, which: str) -> Workflow | None:
         """The workflow of that file name or number."""

@@ -9,6 +9,7 @@ from ghcoord.twin import shapes
 from ghcoord.twin.actions import Workflow, WorkflowRun
 from ghcoord.twin.repository import Repository
 from ghcoord.twin.rest import Call, Refused, Reply, number, route
+from ghcoord.twin.workflow_files import described
 
 ACTIONS = "/repos/{owner}/{repo}/actions"
 MAX_INPUTS = 25
@@ -75,7 +76,9 @@ def cancel(call: Call) -> Reply:
 
 
 def _workflow(call: Call, repository: Repository) -> Workflow:
-    found = call.context.hosting.actions.find(repository.full_name, call.args["workflow_id"])
+    actions = call.context.hosting.actions
+    actions.read(repository.full_name, described(repository))
+    found = actions.find(repository.full_name, call.args["workflow_id"])
     if found is None:
         raise Refused(404, "Not Found")
     return found

@@ -67,6 +67,19 @@ def test_lock_held_by_another(cli: Cli, hub: Path, tmp_path: Path) -> None:
     assert ["refused", "refused"] == [state_of(tmp_path / name)["state"] for name in ("one", "two")]
 
 
+def test_a_folder_whose_lock_was_never_had_serves_again(cli: Cli, hub: Path, tmp_path: Path) -> None:
+    """The same line says the same again while another holds it, also after 'unlock', and gets it when it is free."""
+    cli("lock", "acquire", "deploy", "--owner", "someone")
+    line = ("actions", "lock", "deploy", "--folder", tmp_path / "held", "--owner", "run-1")
+    for _ in range(2):
+        assert (4, True) == ((done := cli(*line)).code, "'deploy' is held by 'someone'" in done.error)
+        assert "deploy refused" in cli("actions", "unlock", "--folder", tmp_path / "held").out
+    cli("lock", "release", "deploy", "--owner", "someone")
+    assert 5 == cli(*line, "--at-most", "10ms").code
+    again = cli(*line)
+    assert (2, True) == (again.code, "is that of an earlier lock" in again.error)
+
+
 def test_lock_told_to_stop_before_it_began(cli: Cli, hub: Path, tmp_path: Path) -> None:
     """A job that is cancelled while ghcoord starts takes nothing."""
     HoldFolder(tmp_path / "held").make()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ghcoord.bootstrap import connect
 from ghcoord.twin.server import Twin
 from tests.cli.running import Cli, command, environment
 from tests.processes import until
@@ -54,15 +55,31 @@ def test_one_look_starts_what_is_missing(twin: Twin, cli: Cli) -> None:
     assert 2 == len(twin.actions.runs)
 
 
-def test_a_dry_run_asks_nobody(twin: Twin, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No token, no request, nothing written."""
-    monkeypatch.delenv("GH_TOKEN")
+def test_a_dry_run_changes_nothing(twin: Twin, cli: Cli, hub: Path) -> None:
+    """It asks for the workflow, says what would be done, and writes nothing, neither there nor in the hub."""
     submit(cli, 2)
-    assert "1 would be started" in cli("autoscale", "--dry-run").out
-    assert [{"worker", "state", "run_id", "url"}] == [
-        set(one) for one in cli("autoscale", "--dry-run", "--json").json["dispatched"]
-    ]
-    assert [] == twin.log
+    assert "1 would be started" in cli("autoscale", "--dry-run", *AT).out
+    told = cli("autoscale", "--dry-run", "--json", *AT).json
+    assert KEYS.split() == list(told)
+    assert [{"worker", "state", "run_id", "url"}] == [set(one) for one in told["dispatched"]]
+    assert {"GET"} == {one.operation.partition(" ")[0] for one in twin.log}
+    assert [] == twin.actions.runs
+    with connect(hub) as opened:
+        assert opened.scaling.get("worker") is None
+
+
+def test_a_dry_run_fails_where_a_look_would(twin: Twin, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No repository, no workflow, one that is switched off, no token: the errors of a look, also with nothing to do."""
+    for mode in ("--dry-run", "--once"):
+        nowhere = cli("autoscale", mode)
+        assert (2, True) == (nowhere.code, "name their repository with --repository" in nowhere.error)
+    missing = cli("autoscale", "--dry-run", "--workflow", "no.yml", *AT)
+    assert (3, True) == (missing.code, "must be on the default branch" in missing.error)
+    twin.actions.workflow("me/code", "off.yml", state="disabled_manually")
+    off = cli("autoscale", "--dry-run", "--workflow", "off.yml", *AT)
+    assert (2, True) == (off.code, "switched off (disabled_manually)" in off.error)
+    monkeypatch.delenv("GH_TOKEN")
+    assert 6 == cli("autoscale", "--dry-run", *AT).code
 
 
 def test_what_does_not_go_together_is_refused(twin: Twin, cli: Cli) -> None:

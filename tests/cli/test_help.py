@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import subprocess
 import sys
@@ -67,6 +68,12 @@ def test_every_command_has_help_with_an_example(cli: Cli, name: str) -> None:
     assert f"  ghcoord {name}" in example
     assert {"--hub", "--json", "--debug"} <= set(text.replace(",", " ").split())
     assert all(80 >= len(line) for line in text.splitlines())
+
+
+def test_no_summary_of_the_actions_is_cut(cli: Cli) -> None:
+    """Each names its action, which stands at its end."""
+    listed = cli("actions", "--help").out.partition("Commands:\n")[2].splitlines()
+    assert [True] * 4 == [re.search(r"action '(worker|submit|lock)'\.$", line) is not None for line in listed]
 
 
 def test_options_explain_themselves() -> None:
@@ -162,3 +169,20 @@ def test_help_is_quick() -> None:
         if min(ratio, best) <= 1.5:
             return
     pytest.fail(f"the help takes {ratio:.2f} times as long")
+
+
+def test_durations_show_their_defaults_once_as_one_writes_them(cli: Cli) -> None:
+    """Never in seconds with a fraction, nor a second time behind a help text that names it."""
+    assert "[default: (30s)]" in " ".join(cli("actions", "unlock", "--help").out.split())
+    for name, command in commands():
+        for one in command.params:
+            if one.metavar == "DURATION" and isinstance(one.default, int | float):
+                assert one.show_default is not True, (name, one.name)
+                assert not (one.show_default and "default" in one.help), (name, one.name)
+
+
+def test_examples_of_remote_commands_fit_a_terminal() -> None:
+    """At most 80 columns."""
+    shown = [command.epilog for name, command in commands() if name.endswith(("mcp token create", "actions submit"))]
+    assert 2 == len(shown)
+    assert 80 >= max(len(line) for one in shown for line in one.splitlines())

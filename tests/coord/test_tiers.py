@@ -120,8 +120,8 @@ def test_why_a_task_waits(world: World, hub: Hub) -> None:
     easy = hub.tasks.submit("echo")
     assert "" == why(easy.id), "somebody is about to take it"
     assert "" == why(hub.tasks.submit("echo", not_before=60.0)), "its record says what it waits for"
-    for name in ("w1", "w2"):
-        hub.workers.set_status(name, "busy", {"active_tasks": 10})
+    for name, leased in {"w1": 10, "w2": 12}.items():  # two ahead
+        hub.workers.set_status(name, "busy", {"active_tasks": leased})
     assert "all workers that could run it are busy: w1 10 of 10 slots, w2 10 of 10 slots" == why(easy.id)
     hub.workers.drain("w1")
     hub.workers.heartbeat("w2", health=Health(health_status="unhealthy"))

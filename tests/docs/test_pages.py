@@ -33,7 +33,6 @@ def work(page: Path, folder: Path) -> list[str]:
         return run(todo, folder)
     with Twin(folder / ".twin", limits=TwinLimits.published()) as twin:
         token = twin.user("me")
-        twin.actions.workflow("me/hub", "worker.yml", {"worker-id": "", "slots": ""})
         return run(todo, folder, 120, GH_TOKEN=token, GHCOORD_GITHUB_API=f"{twin.url}/api/v3")
 
 

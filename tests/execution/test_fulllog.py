@@ -200,6 +200,9 @@ def test_task_logs_has_the_whole(tmp_path: Path) -> None:
         assert long.result is not None
         assert 1 == len(long.result.artifacts)
         assert len(long.result.output) < MAX_TEXT + 100
+        assert long.result.output.startswith("line 0\nline 1\n")
+        assert " characters cut …]\n" in long.result.output
+        assert long.result.output.endswith("line 29999\n")
         expected = "".join(f"line {number}\n" for number in range(30_000))
         assert expected == "".join(hub.tasks.logs(long.id))
         assert expected == "".join(hub.tasks.logs(long.id, follow=True))

@@ -9,6 +9,9 @@ import pytest
 
 from ghcoord.errors import FenceRefused, LeaseLost, NotOwner
 from ghcoord.faces.mcp.answer import Answer, Failure
+from ghcoord.faces.mcp.call import Call
+from ghcoord.faces.mcp.caller import Caller
+from ghcoord.faces.mcp.explain import explain
 from ghcoord.testing.far import FarStore
 from tests.coord.world import World
 from tests.mcp.desk import Desk
@@ -83,13 +86,86 @@ def test_only_own_locks_are_renewed_and_released(desk: Desk) -> None:
     for verb in ("lock_renew", "lock_release"):
         with pytest.raises(NotOwner):
             desk(verb, "bob", crowded=True, name="x", token=first)
-        with pytest.raises(LeaseLost):
+        lost: type[Exception] = LeaseLost if verb == "lock_renew" else Failure
+        with pytest.raises(lost, match="now held under token"):
             desk(verb, name="x", token=first + 1)
-        with pytest.raises(LeaseLost):
+        with pytest.raises(lost, match=r"nobody holds it|no longer held"):
             desk(verb, name="nothing", token=first)
         with pytest.raises(Failure, match="token: is missing"):
             desk(verb, name="x")
     assert [True] == [row["yours"] for row in desk("lock_list").data["locks"]]
+
+
+@pytest.mark.parametrize("what", [{"name": "x"}, {"paths": ["src/**"]}])
+def test_after_a_restart_the_same_user_goes_on_with_its_token(desk: Desk, what: dict[str, Any]) -> None:
+    """Listed with a mark, renewed and released by the same user in the same workspace; taken anew by nobody."""
+    before = token(desk("lock_acquire", **what))
+
+    def later(user: str = "ann", workspace: str = "home") -> Call:
+        return Call(Caller(user, workspace, "server-2", "test", shared=True), desk.services)
+
+    (row,) = desk.run(later(), "lock_list", mine=True).data["locks"]
+    assert (False, True, before) == (row["yours"], row["yours_elsewhere"], row["token"])
+    assert not [key for key in row["metadata"] if key.startswith("mcp_")]
+    assert "you through another server process" in desk.run(later(), "lock_list").text
+    refused = desk.run(later(), "lock_acquire", **what)
+    assert refused.failed
+    assert "if that one has ended, lock_renew with its token" in refused.text
+    for other in (later("bob"), later(workspace="elsewhere")):
+        assert [] == desk.run(other, "lock_list", mine=True).data["locks"]
+        for verb in ("lock_renew", "lock_release"):
+            with pytest.raises(NotOwner):
+                desk.run(other, verb, token=before, **what)
+    assert 300 == desk.run(later(), "lock_renew", token=before, **what).data["lock"]["lease_left_s"]
+    with pytest.raises(Failure, match=r"now held under token|nobody holds"):
+        desk.run(later(), "lock_release", token=before + 1, **what)
+    assert desk.run(later(), "lock_release", token=before, **what).data["released"]
+    assert [] == desk.hub.locks.list()
+
+
+def test_after_a_restart_another_token_of_the_user_does_not_go_on(desk: Desk) -> None:
+    """Each token is an agent of its own: what one took another neither sees as its own, nor renews, nor releases."""
+
+    def with_token(holder: str) -> Call:
+        return Call(Caller("a/nn", "home", holder, "test", shared=True), desk.services)
+
+    before = token(desk.run(with_token("mcp-1.k1.x"), "lock_acquire", name="x"))
+    for other in ("mcp-2.k2", "mcp-1.k2", "mcp-2", "mcp-2.k1", "mcp-2.x"):
+        assert [] == desk.run(with_token(other), "lock_list", mine=True).data["locks"]
+        for verb in ("lock_renew", "lock_release"):
+            with pytest.raises(NotOwner):
+                desk.run(with_token(other), verb, name="x", token=before)
+    assert desk.run(with_token("mcp-2.k1.x"), "lock_release", name="x", token=before).data["released"]
+
+
+def test_a_lock_of_before_the_restart_fences_writes(desk: Desk) -> None:
+    """Its token writes through another server of the same user, and not in the name of anybody else."""
+    held = token(desk("lock_acquire", name="x"))
+    fence: dict[str, Any] = {"key": "k", "fence_lock": "x", "fence_token": held}
+    for user, wrong in (("ann", False), ("bob", True)):
+        call = Call(Caller(user, "home", "server-2", "test", shared=True), desk.services)
+        if wrong:
+            with pytest.raises(Failure, match="not yours"):
+                desk.run(call, "memory_set", value=user, **fence)
+        else:
+            desk.run(call, "memory_set", value=user, **fence)
+    assert "ann" == desk.hub.memory.get("k")
+
+
+@pytest.mark.parametrize("what", [{"name": "x"}, {"paths": ["src/**"]}])
+def test_what_is_released_is_released(desk: Desk, what: dict[str, Any]) -> None:
+    """The second time it says so, and a write under the lock that it is no longer held: nobody else is blamed."""
+    held = token(desk("lock_acquire", **what))
+    desk("lock_release", token=held, **what)
+    with pytest.raises(Failure, match="is released already") as again:
+        desk("lock_release", token=held, **what)
+    assert "acquire" not in str(again.value)
+    if "name" in what:
+        with pytest.raises(FenceRefused) as refused:
+            desk("memory_set", key="k", value=1, fence_lock="x", fence_token=held)
+        said = str(explain(refused.value, 0.0))
+        assert "You no longer hold the lock" in said
+        assert "omebody else" not in said
 
 
 def test_path_locks(desk: Desk) -> None:
@@ -200,3 +276,11 @@ def test_of_many_callers_one_gets_it(desk: Desk) -> None:
     for thread in threads:
         thread.join()
     assert [1, 19] == sorted([sum(not one.failed for one in answers), sum(one.failed for one in answers)])
+
+
+def test_one_path_is_not_free_and_two_are_not(desk: Desk) -> None:
+    """The refusal is a sentence either way."""
+    desk("lock_acquire", paths=["src/a.py", "src/b.py"])
+    assert "the path src/a.py is not free" in desk("lock_acquire", "bob", crowded=True, paths=["src/a.py"]).text
+    both = desk("lock_acquire", "bob", crowded=True, paths=["src/a.py", "src/b.py"]).text
+    assert "the paths src/a.py, src/b.py are not free" in both

@@ -112,7 +112,9 @@ def test_keys_come_in_pages(desk: Desk) -> None:
     some = desk("memory_list", prefix="plan/", values=True, limit=2)
     assert [{"n": 0}, {"n": 1}] == [one["value"] for one in some.data["entries"]]
     assert 'after "plan/1"' in some.text
-    assert "No such keys." == desk("memory_list", namespace="nowhere").text
+    assert "No such keys." == desk("memory_list", prefix="other/").text
+    said = desk("memory_list", namespace="nowhere").text
+    assert "The namespace 'nowhere' has no keys. Those that have: global." == said
 
 
 def test_hostile_values_forge_no_lines(desk: Desk) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -24,7 +25,7 @@ from ghcoord.faces.mcp.clients.local import LocalWorkerClient
 from ghcoord.faces.mcp.clients.remote import HubWorkerClient
 from ghcoord.hub import Hub
 from ghcoord.model.session import Session
-from ghcoord.model.task import State
+from ghcoord.model.task import State, TaskResult
 from ghcoord.model.worker import SandboxInfo
 from ghcoord.testing.worker_client_contract import WAIT, ClientUnderTest, wait_tool
 from tests.acceptance.hubs import network_hub
@@ -189,8 +190,34 @@ def test_a_hub_that_goes_away_meanwhile(hub: Hub, client: HubWorkerClient, monke
         raise Unavailable("cannot be reached")
 
     monkeypatch.setattr(hub.tasks, "get", away)
-    with pytest.raises(Unavailable, match=r"cannot be reached; the call c[0-9a-f]{32} may run on"):
-        call(client, session)
+    agent = agent_of(ClientUnderTest(client, hub, lambda session_id: None, 1))
+    with pytest.raises(
+        Failure, match=r"cannot be reached; the call c[0-9a-f]{32} may run on.*look at the files"
+    ) as why:
+        agent("echo", session_id=session.id, message="x")
+    assert not why.value.retryable
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_an_answer_outlives_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, local: bool) -> None:
+    """What has run is told although the hub is gone when it ends: else a caller would run it again."""
+    away = Absent(hub)
+
+    def get(session_id: str, **options: Any) -> Any:
+        raise Unavailable("cannot be reached")
+
+    def ran(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(hub.sessions, "get", get)
+        return done if local else SimpleNamespace(id="c1", ended=True, result=done, history=())
+
+    done = TaskResult(success=True, output="done")
+    pool: Any = SimpleNamespace(hub=hub, worker_id=away.id, open_epoch=lambda session_id: None, call=ran)
+    monkeypatch.setattr(following.Following, "run", ran)
+    client = LocalWorkerClient(pool) if local else HubWorkerClient(hub)
+    session = HubWorkerClient(hub).create(ANN)
+    executed = client.execute(session.id, "echo", {"message": "x"})
+    assert "done" == executed.result.output
+    assert "earlier calls is not known: cannot be reached" in executed.notices[0]
 
 
 def test_a_session_that_ends_meanwhile(hub: Hub, client: HubWorkerClient) -> None:

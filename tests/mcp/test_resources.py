@@ -85,7 +85,7 @@ def test_a_log_goes_on_to_its_end(desk: Desk) -> None:
         uri = page.next_uri
     assert body.replace("\x1b", "\\x1b") == "".join(parts)
     session = desk.session("ann")
-    desk("task_submit", tool="echo", id="call", session_id=session)
+    desk("task_submit", tool="echo", args={"message": "hi"}, id="call", session_id=session)
     assert "" == read(desk, "ghcoord://tasks/call/log").text
     with pytest.raises(Failure, match="no task 'call'"):
         read(desk, "ghcoord://tasks/call/log", "bob")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import validate
 
-from ghcoord.errors import OutcomeUnknown
+from ghcoord.errors import GhcoordError, NoCapacity, OutcomeUnknown, SandboxError, Unavailable
 from ghcoord.faces.mcp.answer import Answer, Failure
 from ghcoord.faces.mcp.call import Services
 from ghcoord.faces.mcp.caller import Caller
@@ -54,7 +54,7 @@ def test_a_session_from_its_creation_to_its_end(agent: Agent, hub: Hub) -> None:
     agent("fs_write", session_id=session_id, path="f", contents="later")
     status = checked(agent, "session_status", session_id=session_id)
     assert [saved["id"]] == [one["id"] for one in status.data["checkpoints"]]
-    assert ["fs.write", "fs.write"] == [one["tool"] for one in status.data["recent_calls"]]
+    assert ["fs_write", "fs_write"] == [one["tool"] for one in status.data["recent_calls"]]
     assert saved["id"] in status.text
     restored = checked(agent, "session_restore", session_id=session_id)
     assert (session_id, saved["id"]) == (restored.data["session_id"], restored.data["checkpoint"])
@@ -154,6 +154,33 @@ def test_a_broken_record_is_nobodys(agent: Agent, monkeypatch: pytest.MonkeyPatc
         agent("session_status", session_id="s1")
 
 
+def test_a_session_that_was_not_made_has_no_name(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its id would lead to calls that find nothing."""
+    error: GhcoordError = NoCapacity(f"no worker can have the session s{'0' * 20}: w1 is full")
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(agent.services.workers, "create", refuse)
+    with pytest.raises(Failure, match="no worker can have the session: w1 is full"):
+        agent("session_create")
+    error = SandboxError(f"the session s{'0' * 20} was closed")
+    with pytest.raises(Failure, match=r"^the session was closed\. Nothing was made"):
+        agent("session_create")
+
+
+def test_what_a_status_shows_is_dated(agent: Agent, workers: FakeWorkerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures are those of the last command, the newest that are known; a second end is an error, and marked so."""
+    session_id = agent.session()
+    known = workers.status(session_id).model_copy(update={"calls": 7, "disk": 2.5})
+    monkeypatch.setattr(workers, "status", lambda session_id: known)
+    status = checked(agent, "session_status", session_id=session_id)
+    assert "used as of its last command, the disk as last counted: 2.5 MiB on disk" in status.text
+    session = status.data["session"]
+    assert (7, 2.5) == (session["calls"], session["usage"]["disk_mb"])
+    assert not next(one for one in TOOLS if one.name == "session_destroy").idempotent
+
+
 def test_asking_whose_a_session_is_does_not_keep_it(agent: Agent, hub: Hub) -> None:
     """Lists and refused calls are no use of a session; a call is."""
     session_id = agent.session()
@@ -181,8 +208,11 @@ def test_no_worker_that_is_good_enough(agent: Agent, hub: Hub) -> None:
     from ghcoord.model.worker import SandboxInfo
 
     hub.workers.register("fake", ttl=3600.0, sandbox=SandboxInfo(driver="landlock", tier="partial"))
-    with pytest.raises(Failure, match=r"tier partial, not full.*Tell the user"):
+    with pytest.raises(Failure, match="tier partial, not full") as refused:
         agent.session()
+    assert "worker start" not in str(refused.value), "another worker like that is no help"
+    assert "Tell the user: run 'apt-get install bubblewrap'" in refused.value.next_step
+    assert "--sandbox landlock" in refused.value.next_step
 
 
 def test_a_lost_session_says_what_is_lost(agent: Agent, workers: FakeWorkerClient) -> None:
@@ -250,6 +280,26 @@ def test_a_lost_answer_is_looked_up(agent: Agent, hub: Hub, monkeypatch: pytest.
         with nullcontext() if landed else pytest.raises((Failure, OutcomeUnknown), match="no answer came"):
             agent(name, **arguments)
     assert (2 if landed else 1) == hub.sessions.count()
+
+
+def test_what_is_made_is_told_although_the_hub_went_away(
+    agent: Agent, hub: Hub, workers: FakeWorkerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error after it would lose the session's id, and its room."""
+    make = workers.create
+
+    def away(session_id: str, **options: Any) -> Any:
+        raise Unavailable("cannot be reached")
+
+    def made(*args: Any, **options: Any) -> Any:
+        session = make(*args, **options)
+        monkeypatch.setattr(hub.sessions, "get", away)
+        return session
+
+    monkeypatch.setattr(workers, "create", made)
+    session_id = agent("session_create").data["session_id"]
+    monkeypatch.undo()
+    assert hub.sessions.get(session_id) is not None
 
 
 def test_settings_are_not_converted(agent: Agent) -> None:

@@ -343,7 +343,12 @@ def test_a_worker_that_leaves() -> None:
     [
         (["--remote"], 2, "no hub was named"),
         (["--remote", "--slots", "2"], 2, "--slots concerns a worker in this process"),
+        (["--remote", "--slots", "0"], 2, "--slots concerns a worker in this process"),
+        (["--session-ttl", "0"], 2, "--session-ttl must be longer"),
+        (["--http"], 2, "see 'ghcoord mcp --help'"),
         (["--no-auth"], 2, "--no-auth goes with --http"),
+        (["--max-sessions-per-user", "2"], 2, "--max-sessions-per-user goes with --http"),
+        (["--http", "127.0.0.1:0", "--no-auth", "--max-sessions-per-user", "2"], 2, "goes with tokens"),
         (["--toolsets", "nothing"], 2, "one of sessions, workspace"),
         (["--tool-names", "x"], 2, "plain, dotted"),
         (["--http", "127.0.0.1:0", "--user", "ann"], 2, "go without tokens"),
@@ -360,6 +365,14 @@ def test_wrong_starts_are_one_line(cli: Cli, args: list[str], code: int, said: s
     assert 1 == len(lines), done.err
     assert said in lines[0]
     assert "" == done.out
+
+
+@pytest.mark.parametrize("args", [["--hub", "missing.git"], ["--slots", "x"], ["--http"], ["--no-auth"]])
+def test_no_error_is_on_the_protocols_output(cli: Cli, args: list[str]) -> None:
+    """With --json as well: the object is on standard error."""
+    done = cli("mcp", "--json", *args)
+    assert "" == done.out
+    assert done.code == json.loads(done.err[done.err.index("{") :])["error"]["exit_code"]
 
 
 def test_without_the_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ from ghcoord.coord.layout import FILES
 from ghcoord.coord.workers.tick import Beat
 from ghcoord.errors import Corrupt, InvalidName
 from ghcoord.faces.mcp.answer import Failure
+from ghcoord.model.task import TaskResult
 from ghcoord.model.worker import Capabilities, Health
+from ghcoord.testing.worker_client import FakeCall
 from tests.coord.world import edited, where
 from tests.mcp.desk import Desk
 
@@ -56,7 +58,7 @@ def test_one_worker_with_what_it_runs_for_whom(desk: Desk) -> None:
     """Its tasks, but none of another user's session; of its sessions only the caller's."""
     ann, bob = desk.session("ann"), desk.session("bob")
     worker = desk.daemon("echo")
-    desk("task_submit", tool="echo", id="plain")
+    desk("task_submit", tool="echo", args={"message": "hi"}, id="plain")
     worker.lease()
     mine = desk("worker_status", worker_id="fake").data
     assert ([ann], [bob]) == (mine["sessions"], desk("worker_status", "bob", worker_id="fake").data["sessions"])
@@ -77,7 +79,7 @@ def test_one_worker_with_what_it_runs_for_whom(desk: Desk) -> None:
 def test_calls_of_anothers_session_are_not_shown_on_their_worker(desk: Desk) -> None:
     """A task that a worker runs in ann's session is not among what bob sees of it."""
     session = desk.session("ann")
-    desk("task_submit", tool="echo", id="hidden", session_id=session)
+    desk("task_submit", tool="echo", args={"message": "hi"}, id="hidden", session_id=session)
     record = desk.hub.workers.get("fake")
     assert record is not None
     desk.hub.beat(Beat("fake", record.token, tools=("echo",), want=1))
@@ -157,10 +159,37 @@ def test_what_cannot_be_stored(desk: Desk, arguments: dict[str, Any], said: str)
         desk("artifact_put", name="../x\n", text="a")
 
 
+def test_a_file_of_a_session_is_stored_by_its_worker(desk: Desk) -> None:
+    """session_id and path name it; what its worker says of it is passed on, and mistakes are named."""
+    session = desk.session()
+
+    def put(call: FakeCall) -> TaskResult:
+        if call.args["path"] == "none":
+            return TaskResult(success=False, error="no such file or folder: none")
+        made = desk.hub.artifacts.put(call.args.get("name", "x.md"), b"text", session_id=call.session_id)
+        return TaskResult(success=True, data={"artifact": {"id": made.id}})
+
+    desk.workers.on("artifact.put", put)
+    row = desk("artifact_put", session_id=session, path="r/x.md").data["artifact"]
+    assert ("x.md", session, 4) == (row["name"], row["session_id"], row["size"])
+    assert "y" == desk("artifact_put", session_id=session, path="r/x.md", name="y").data["artifact"]["name"]
+    for arguments, said in (
+        ({"path": "x"}, "Give its session_id too"),
+        ({"path": "none", "session_id": session}, "no such file or folder: none"),
+        ({"path": "x", "session_id": session, "text": "a"}, "exactly one of text, base64 and path"),
+        ({"path": "x", "session_id": session, "keep_s": 9.0}, "Leave keep_s out"),
+        ({"text": "x"}, "name: is missing"),
+    ):
+        with pytest.raises(Failure, match=said):
+            desk("artifact_put", **arguments)
+    with pytest.raises(Failure, match="there is no session"):
+        desk("artifact_put", "bob", session_id=session, path="r/x.md")
+
+
 def test_artifacts_of_anothers_session_do_not_exist(desk: Desk) -> None:
     """Neither those of the session nor those of its tasks: not read, not listed, in the words for none."""
     session = desk.session("ann")
-    desk("task_submit", tool="echo", id="call", session_id=session)
+    desk("task_submit", tool="echo", args={"message": "hi"}, id="call", session_id=session)
     hidden = stored(desk, session_id=session)
     log = desk.hub.artifacts.put("log", b"secret", task_id="call").id
     both = desk.hub.artifacts.put("log", b"secret", task_id="call", session_id=session).id
@@ -222,7 +251,7 @@ def test_the_hub_says_where_one_is_and_in_whose_name(desk: Desk) -> None:
     desk.session("ann")
     desk("lock_acquire", name="x")
     desk("memory_set", key="k", value=1, namespace="team")
-    desk("task_submit", tool="echo")
+    desk("task_submit", tool="echo", args={"message": "hi"})
     status = desk("hub_status")
     assert {"user": "ann", "workspace": "home", "owner": "ann/server-1"} == status.data["you"]
     assert (2, 0, 3 + 1) == tuple(status.data["workers"][key] for key in ("alive", "silent", "free_slots"))
@@ -244,3 +273,12 @@ def test_a_hub_without_workers_says_so(desk: Desk) -> None:
     desk.hub.workers.deregister("fake")
     assert "No worker is alive" in desk("hub_status").text
     assert where("worker", "fake") not in desk.world.files("fleet")
+
+
+def test_a_worker_says_what_its_task_types_take(desk: Desk) -> None:
+    """The args of what is built in, ``?`` after what may be left out; of others nothing is known."""
+    desk.hub.workers.register("w9", capabilities=Capabilities(supported_task_types=("run.python", "launch")))
+    answer = desk("worker_status", worker_id="w9")
+    assert ["run.python"] == list(answer.data["takes"])
+    assert "code?" in answer.data["takes"]["run.python"]
+    assert "task type run.python takes" in answer.text

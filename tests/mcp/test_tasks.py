@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ghcoord.coord.workers.tick import Beat, Said
-from ghcoord.errors import UsageError
+from ghcoord.errors import Unavailable, UsageError
 from ghcoord.faces.mcp.answer import Answer, Failure
 from ghcoord.faces.mcp.call import MAX_WAIT
 from ghcoord.model.artifact import LOG_NAME, LOG_TYPE
@@ -54,10 +54,24 @@ def test_a_task_from_submission_to_result(desk: Desk) -> None:
     assert "succeeded" == desk("task_status", task_id=task_id).data["state"]
 
 
+def test_what_is_queued_is_told_although_the_hub_went_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error after it would have an agent submit the task again."""
+
+    def away(*args: Any) -> Any:
+        raise Unavailable("cannot be reached")
+
+    monkeypatch.setattr(desk.hub.tasks, "why_waits", away)
+    monkeypatch.setattr(desk.hub.tasks, "get", away)
+    answer = desk("task_submit", tool="echo", args={"message": "hi"})
+    monkeypatch.undo()
+    assert desk.hub.tasks.get(submitted(answer)) is not None
+    assert 1 == desk.hub.tasks.count()
+
+
 def test_a_failed_task_makes_wait_and_result_errors(desk: Desk) -> None:
     """That a task failed is never reported as a call that went well, and the text names what to read next."""
     worker = desk.daemon("echo")
-    task_id = submitted(desk("task_submit", tool="echo"))
+    task_id = submitted(desk("task_submit", tool="echo", args={"message": "hi"}))
     ended = TaskResult(success=False, error="boom", exit_code=3, data={"stderr": "bad\n", "stdout": "", "n": 1})
     worker.report(*worker.lease(), ended)
     waited, result = desk("task_wait", ids=[task_id]), desk("task_result", task_id=task_id)
@@ -90,7 +104,7 @@ def test_a_task_that_a_worker_takes_at_once_does_not_seem_to_wait(desk: Desk) ->
     """Leased in the commit that queued it, it is shown as running, and its worker not as too busy for it."""
     worker = desk.daemon("echo", slots=1)
     along = desk.hub.beat_along(Beat("w1", worker.token, tools=("echo",), want=1))
-    answer = desk("task_submit", tool="echo")
+    answer = desk("task_submit", tool="echo", args={"message": "hi"})
     along()
     assert ("leased", "") == (answer.data["task"]["state"], answer.data["why_waits"])
 
@@ -105,10 +119,12 @@ def test_names_of_tools_as_mcp_lists_them_are_understood(desk: Desk) -> None:
     [
         ({}, "tool: is missing"),
         ({"tool": "echo", "prioritiy": 1}, "prioritiy"),
+        ({"tool": "run.python", "args": {"cod": "1"}}, "run.python takes: code?"),
+        ({"tool": "run_python", "args": {"code": 1}}, "nothing was queued"),
         ({"tool": "echo", "priority": "7"}, "priority"),
         ({"tool": "echo", "retries": 21}, "retries"),
         ({"tool": "echo", "metadata": {"mcp_user": "bob"}}, "server's own"),
-        ({"tool": "echo", "after": ["nope"]}, "no task"),
+        ({"tool": "echo", "args": {"message": "hi"}, "after": ["nope"]}, "no task"),
         ({"tool": "echo", "session_id": "nope"}, "no session"),
     ],
 )
@@ -120,7 +136,7 @@ def test_wrong_submissions_are_refused_with_the_next_step(desk: Desk, arguments:
 
 def test_a_wait_is_bounded_and_tells_of_progress(desk: Desk) -> None:
     """45 s at most whatever is asked, with signs of life meanwhile."""
-    task_id = submitted(desk("task_submit", tool="echo"))
+    task_id = submitted(desk("task_submit", tool="echo", args={"message": "hi"}))
     before = desk.world.runtime.monotonic()
     assert not desk("task_wait", ids=[task_id], wait_s=45).data["done"]
     assert MAX_WAIT <= desk.world.runtime.monotonic() - before < MAX_WAIT + 1
@@ -131,7 +147,7 @@ def test_a_wait_is_bounded_and_tells_of_progress(desk: Desk) -> None:
 
 def test_a_wait_ends_when_the_client_gives_it_up(desk: Desk) -> None:
     """After a cancellation nothing goes on for 45 s."""
-    task_id = submitted(desk("task_submit", tool="echo"))
+    task_id = submitted(desk("task_submit", tool="echo", args={"message": "hi"}))
     start = desk.world.runtime.monotonic()
     call = desk.call_of(cancelled=lambda: desk.world.runtime.monotonic() > start + 3)
     assert not desk.run(call, "task_wait", ids=[task_id], wait_s=45).data["done"]
@@ -141,7 +157,7 @@ def test_a_wait_ends_when_the_client_gives_it_up(desk: Desk) -> None:
 def test_a_wait_for_any_returns_with_the_first(desk: Desk) -> None:
     """With any it is done while others go on; progress of a running task is passed on."""
     worker = desk.daemon("echo")
-    first, other = (submitted(desk("task_submit", tool="echo")) for _ in range(2))
+    first, other = (submitted(desk("task_submit", tool="echo", args={"message": "hi"})) for _ in range(2))
     worker.report(worker.lease()[0])
     waited = desk("task_wait", ids=[first, other], any=True)
     assert (True, [other]) == (waited.data["done"], waited.data["not_ended"])
@@ -154,16 +170,16 @@ def test_a_wait_for_any_returns_with_the_first(desk: Desk) -> None:
 def test_cancelling(desk: Desk) -> None:
     """A queued task ends at once, a running one is asked to; what has ended says what to call instead."""
     worker = desk.daemon("echo")
-    queued = submitted(desk("task_submit", tool="echo", delay_s=60))
+    queued = submitted(desk("task_submit", tool="echo", args={"message": "hi"}, delay_s=60))
     assert (True, True) == tuple(desk("task_cancel", task_id=queued).data["ended"] for _ in range(2))
     waited = desk("task_result", task_id=queued)
     assert (True, None) == (waited.failed, waited.data["success"])
-    running = submitted(desk("task_submit", tool="echo"))
+    running = submitted(desk("task_submit", tool="echo", args={"message": "hi"}))
     (leased,) = worker.lease()
     asked = desk("task_cancel", task_id=running, reason="changed my mind")
     assert (False, "leased") == (asked.data["ended"], asked.data["state"])
     worker.report(leased)
-    done = submitted(desk("task_submit", tool="echo"))
+    done = submitted(desk("task_submit", tool="echo", args={"message": "hi"}))
     worker.report(*worker.lease())
     assert "task_result" in refusal(desk, "task_cancel", task_id=done).next_step
     assert "NOT_FOUND" == refusal(desk, "task_cancel", task_id="nope").code
@@ -172,7 +188,7 @@ def test_cancelling(desk: Desk) -> None:
 def test_lists_come_in_pages(desk: Desk) -> None:
     """Every task comes once, and narrowing works; a cursor that nobody gave is refused."""
     for number in range(7):
-        desk("task_submit", tool="echo", id=f"t{number}")
+        desk("task_submit", tool="echo", args={"message": "hi"}, id=f"t{number}")
     desk.task("cli", tool="other")
     found: list[str] = []
     cursor, pages = None, 0
@@ -191,14 +207,16 @@ def test_lists_come_in_pages(desk: Desk) -> None:
 def test_tasks_of_anothers_session_do_not_exist(desk: Desk) -> None:
     """No tool shows, waits for, lists or ends them, in the words for tasks that there are not."""
     session = desk.session("ann")
-    hidden = submitted(desk("task_submit", tool="echo", session_id=session))
-    mine = submitted(desk("task_submit", "bob", tool="echo"))
+    hidden = submitted(desk("task_submit", tool="echo", args={"message": "hi"}, session_id=session))
+    mine = submitted(desk("task_submit", "bob", tool="echo", args={"message": "hi"}))
     for name in ("task_status", "task_result", "task_logs", "task_cancel"):
         there, none = (refusal(desk, name, "bob", task_id=task_id) for task_id in (hidden, "t" + "0" * 12))
         assert str(none).replace("t" + "0" * 12, hidden) == str(there)
     assert "NOT_FOUND" == refusal(desk, "task_wait", "bob", ids=[mine, hidden]).code
-    assert "NOT_FOUND" == refusal(desk, "task_submit", "bob", tool="echo", after=[hidden]).code
-    assert "NOT_FOUND" == refusal(desk, "task_submit", "bob", tool="echo", session_id=session).code
+    assert "NOT_FOUND" == refusal(desk, "task_submit", "bob", tool="echo", args={"message": "hi"}, after=[hidden]).code
+    assert (
+        "NOT_FOUND" == refusal(desk, "task_submit", "bob", tool="echo", args={"message": "hi"}, session_id=session).code
+    )
     assert "NOT_FOUND" == refusal(desk, "task_list", "bob", session_id=session).code
     assert [mine] == [row["id"] for row in desk("task_list", "bob").data["tasks"]]
     assert [hidden] == [row["id"] for row in desk("task_list", session_id=session).data["tasks"]]
@@ -209,7 +227,7 @@ def test_tasks_of_anothers_session_do_not_exist(desk: Desk) -> None:
 
 def test_over_a_shared_server_only_own_tasks_are_cancelled(desk: Desk) -> None:
     """Neither another user's task nor one of the CLI; alone on a server both may be."""
-    other = submitted(desk("task_submit", "bob", tool="echo"))
+    other = submitted(desk("task_submit", "bob", tool="echo", args={"message": "hi"}))
     desk.task("cli")
     for task_id in (other, "cli"):
         assert "DENIED" == refusal(desk, "task_cancel", crowded=True, task_id=task_id).code
@@ -221,7 +239,7 @@ def test_over_a_shared_server_only_own_tasks_are_cancelled(desk: Desk) -> None:
 def test_output_comes_in_pages(desk: Desk) -> None:
     """From the start, from the end, and what a running task has published so far with its place."""
     worker = desk.daemon("echo")
-    task_id = submitted(desk("task_submit", tool="echo"))
+    task_id = submitted(desk("task_submit", tool="echo", args={"message": "hi"}))
     (leased,) = worker.lease()
     worker.beat(said=[Said(task_id, token_of(leased), None, "", "cdef", 6)], renew=True)
     early = desk("task_logs", task_id=task_id).data
@@ -291,3 +309,12 @@ def test_every_tool_describes_itself_for_a_model() -> None:
         assert not (spec.read_only and spec.destructive), spec.name
         for name, schema in spec.arguments.get("properties", {}).items():
             assert "description" in schema or name in ("limit", "artifact_id"), (spec.name, name)
+
+
+def test_a_command_that_was_ended_has_no_exit_code(desk: Desk) -> None:
+    """That is said, instead of the exit code None."""
+    result = TaskResult(success=False, error="timed out after 1s", duration=1.0, completed_at=desk.hub.now())
+    desk.task("late", state="dead", result=result)
+    text = desk("task_result", task_id="late").text
+    assert "it was ended, or did not begin; 1.0 s" in text
+    assert "None" not in text

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator, validate
 
 from ghcoord.faces.mcp.answer import Answer, Failure
 from ghcoord.faces.mcp.call import Call, Services
+from ghcoord.faces.mcp.catalog import all_tools
 from ghcoord.faces.mcp.tools import workspacetext
 from ghcoord.faces.mcp.tools.workspace import workspace_tools
 from ghcoord.faces.mcp.tools.workspacespec import READ_BYTES
@@ -78,6 +79,7 @@ def test_agents_get_these(workers: FakeWorkerClient) -> None:
         ("fs_read", {"session_id": "s", "path": "f", "limit": READ_BYTES + 1}, "limit must be"),
         ("fs_read", {"session_id": "s", "path": "f", "limit": "7"}, "limit must be"),
         ("fs_read", {"session_id": "s", "path": "../f"}, "path traversal"),
+        ("fs_read", {"session_id": "s", "path": "f", "offset": -1}, "offset must be at least 0"),
         ("fs_list", {"session_id": "s", "limit": 0}, "limit must be"),
         ("fs_list", {"session_id": "s", "offset": 1.5}, "offset must be"),
         ("shell", {"session_id": "s", "command": "\ud800"}, "It takes"),
@@ -111,7 +113,7 @@ def test_a_command_that_fails_says_all_twice(agent: Agent, workers: FakeWorkerCl
 def test_a_call_without_its_own_fields_suits_its_schema(agent: Agent) -> None:
     """A file that is not there has no contents."""
     answer = checked(agent, "fs_read", session_id=agent.session(), path="missing")
-    assert (True, "no such file: missing") == (answer.failed, answer.text)
+    assert (True, "no such file: missing. fs_list shows what is there.") == (answer.failed, answer.text)
 
 
 def test_what_is_too_long_is_kept_whole(agent: Agent, workers: FakeWorkerClient) -> None:
@@ -237,11 +239,77 @@ def test_a_call_passes_on_what_it_was_given(agent: Agent, workers: FakeWorkerCli
     assert answer.failed
 
 
-def test_texts_are_shortened_in_their_middle() -> None:
-    """Beginning and end stay, in less room than was given; what fits is left alone."""
-    assert "short" == workspacetext.fitting("short", 100)
-    cut = workspacetext.fitting("begin" + "\1" * 5000 + "end", 1000)
-    assert (True, True, True) == (cut.startswith("begin"), cut.endswith("end"), len(json.dumps(cut)) <= 1064)
+@pytest.mark.parametrize("name", ["run_python", "shell", "test_run"])
+def test_a_missing_module_names_the_tool_that_installs(agent: Agent, workers: FakeWorkerClient, name: str) -> None:
+    """One line at the end, once, and only when the call failed."""
+    session_id, arguments = agent.session(), {} if name == "test_run" else {"code" if "_" in name else "command": "x"}
+    said = "ModuleNotFoundError: No module named 'idna'"
+    dotted = name.replace("_", ".")
+    printing(workers, dotted, success=False, exit_code=1, error=said, data={"stdout": "", "stderr": said})
+    last = "[There is no module idna: install its package with pkg_install; pip is not there.]"
+    assert last == checked(agent, name, session_id=session_id, **arguments).text.splitlines()[-1]
+    printing(workers, dotted, data={"stdout": said, "stderr": ""})
+    assert said == checked(agent, name, session_id=session_id, **arguments).text
+    assert "Install packages" in agent.specs[name].description
+    assert "pip is not there" in agent.specs[name].description
+
+
+def test_names_of_tools_are_those_that_are_listed(agent: Agent, workers: FakeWorkerClient) -> None:
+    """In what workers say, not in what commands print or in names of files."""
+    session_id = agent.session()
+    error = "pytest is not installed here: call pkg.install with pytest first"
+    printing(workers, "test.run", success=False, error=error)
+    answer = checked(agent, "test_run", session_id=session_id)
+    assert error.replace("pkg.install", "pkg_install") == answer.data["error"]
+    assert "pkg_install" in answer.text
+    printing(workers, success=False, exit_code=1, error="no run.python here", data={"stderr": "no run.python here\n"})
+    answer = checked(agent, "shell", session_id=session_id, command="x")
+    assert ("no run.python here", True) == (answer.data["error"], "no run.python here" in answer.text)
+    with pytest.raises(Failure, match="run_python needs the argument code or file"):
+        agent("run_python", session_id=session_id)
+    assert "no such file: a/fs.read.txt" == workspacetext.plain_names("no such file: a/fs.read.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "step"),
+    [
+        ("fs_read", {}, "Call session_create first"),
+        ("fs_read", {"session_id": 7, "path": "x"}, "Call session_create first"),
+        ("fs_read", {"session_id": "s", "path": "../x"}, "Give a path relative to the workspace"),
+        ("fs_read", {"session_id": "s", "path": "x", "limit": 0}, "Correct that argument"),
+        ("fs_read", {"session_id": "s", "path": "x", "foo": 1}, "It takes: session_id, path, offset"),
+        ("fs_read", {"session_id": "s"}, "It takes: session_id, path, offset"),
+    ],
+)
+def test_the_next_step_helps(agent: Agent, name: str, arguments: dict[str, Any], step: str) -> None:
+    """What the tool takes is told where that helps, and once."""
+    with pytest.raises(Failure) as why:
+        agent(name, **arguments)
+    assert why.value.next_step.startswith(step)
+    assert str(why.value).lower().count("it takes") <= 1
+
+
+def test_files_say_where_and_what_next(agent: Agent, workers: FakeWorkerClient) -> None:
+    """fs_write names the path; a folder that is read names fs_list."""
+    session_id = agent.session()
+    assert "Wrote 3 bytes to a/b." == agent("fs_write", session_id=session_id, path="a/b", contents="xyz").text
+    added = agent("fs_write", session_id=session_id, path="a/b", contents="z", append=True)
+    assert "Added 1 bytes to a/b." == added.text
+    printing(workers, "fs.read", success=False, error="is a folder, not a file: a")
+    said = agent("fs_read", session_id=session_id, path="a").text
+    assert "is a folder, not a file: a. Use fs_list for what is in it." == said
+
+
+def test_schemas_are_for_models(workers: FakeWorkerClient) -> None:
+    """No markup, no lists of types, and the network is mentioned."""
+    for spec in (*workspace_tools(workers.tools()), *all_tools([])):
+        told = json.dumps([spec.arguments, spec.returns], ensure_ascii=False)
+        assert "``" not in told, spec.name
+        assert '"type": [' not in told, spec.name
+        assert "description" not in spec.arguments, spec.name
+    for name in ("shell", "run_python", "session_create"):
+        found = next(one for one in all_tools(workers.tools()) if one.name == name)
+        assert "No network except the hosts in allow" in found.description
 
 
 @pytest.fixture
@@ -266,11 +334,16 @@ def test_real_commands(bench: ClientUnderTest) -> None:
         parts.append(page["contents"])
         offset = page["next_offset"]
     assert text == "".join(parts)
-    long = checked(agent, "shell", session_id=session_id, command="seq 60000").data
-    kept = agent.services.outputs.find(ANN, long["full_output"])
+    long = checked(agent, "shell", session_id=session_id, command="seq 1 100000")
+    assert long.text.startswith("1\n2\n3\n")
+    assert "\n100000\n[This is not all" in long.text
+    assert len(long.text) > 47_000
+    kept = agent.services.outputs.find(ANN, long.data["full_output"])
     assert kept is not None
-    assert kept.text.startswith("1\n2\n")
-    assert len(kept.text) > 200_000
+    assert "".join(f"{n}\n" for n in range(1, 100_001)) == kept.text
+    pip = checked(agent, "shell", session_id=session_id, command="pip install idna")
+    assert (True, 1) == (pip.failed, pip.data["exit_code"])
+    assert "use pkg_install" in pip.text
     late = checked(agent, "shell", session_id=session_id, command="sleep 60", timeout_s=0.3)
     assert late.failed
     assert "timed out" in late.text

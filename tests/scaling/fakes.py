@@ -98,6 +98,8 @@ class Dispatching:
     server: Server
     place: str = "worker.yml of github:me/hub"
 
+    def check(self) -> None: ...
+
     def start(self, worker_id: str, inputs: Mapping[str, str]) -> Accepted:
         return self.server.start(worker_id, inputs)
 

@@ -81,6 +81,57 @@ def test_a_record_ends_nobody_elses_runs(plant: Plant) -> None:
     assert 1 == len(scaler.step().decision.start)
 
 
+def test_a_record_cancels_no_run_of_the_workflow_that_is_anothers(plant: Plant) -> None:
+    """Somebody writes the number of a run that a person or another scaler started into the record: it goes on."""
+    scaler = plant.scaler()
+    scaler.step()
+    others = ("ann-box", "gpu-0123456789ab")
+    numbers = [plant.server.start(worker, {}).run_id for worker in others]
+    raw = plant.world.files(FLEET)[scaler_path("worker")]
+    then = "2020-01-01T00:00:00Z"
+    forged = [("worker-0123456789ab", numbers[0]), (others[0], numbers[0]), (others[1], numbers[1])]
+    runs = [
+        {"worker": worker, "intended_at": then, "since": then, "state": "cancelling", "run_id": number}
+        for worker, number in forged
+    ]
+    plant.world.put(FLEET, {scaler_path("worker"): edited(raw, runs=runs)})
+    for _ in range(5):
+        assert () == scaler.step().cancelled
+        plant.advance(60)
+    assert sorted(others) == sorted(plant.server.open())
+
+
+@pytest.mark.parametrize("titles", [True, False])
+def test_a_record_that_forgets_leads_beyond_nothing(plant: Plant, titles: bool) -> None:
+    """Somebody removes all runs before each look: no more than the maximum are there, nor than the budget was sent.
+
+    Where titles do not name the worker the budget alone is left.
+    """
+    policy = replace(POLICY, cool_down=0.0, budget=10)
+    scaler = plant.scaler(policy)
+    plant.submit(40)
+    if not titles:
+        listed = plant.server.listed
+        plant.server.listed = lambda since: [replace(run, title="") for run in listed(since)]  # type: ignore[method-assign]
+    for _ in range(30):
+        step = scaler.step()
+        raw = plant.world.files(FLEET)[scaler_path("worker")]
+        plant.world.put(FLEET, {scaler_path("worker"): edited(raw, runs=[])})
+        if titles:
+            assert policy.maximum >= len(plant.server.open())
+        plant.advance(61)
+    assert (policy.maximum if titles else policy.budget) == len(plant.server.sent)
+    assert ("maximum" if titles else "budget") in step.problem
+    if titles:  # of another process too, and as runs end
+        for _ in range(20):
+            for worker in plant.server.open():
+                plant.server.end(worker)
+            plant.scaler(policy, once=True).step()
+            plant.world.put(FLEET, {scaler_path("worker"): edited(raw, runs=[], leader=None)})
+            plant.advance(61)
+        assert policy.budget == len(plant.server.sent)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

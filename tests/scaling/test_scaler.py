@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from ghcoord.coord.scaling.autoscaler import Step
 from ghcoord.errors import Denied, LeaseLost
 from ghcoord.faces.phrases import phrase
 from ghcoord.model.worker import Capabilities
@@ -343,3 +344,16 @@ def test_a_daemon_goes_on_and_gives_the_lead_up(plant: Plant) -> None:
     scaler.run(30, tell, warned.append)
     assert (3, []) == (len(told), warned)
     assert plant.hub.scaling.get("worker").leader is None
+
+
+def test_told_to_stop_it_sends_nothing_more(plant: Plant) -> None:
+    """A dispatch takes seconds, and who tells it to end does not wait for twenty: the others were not sent."""
+    scaler = plant.scaler()
+    plant.submit(6)
+    plant.server.on_send = lambda worker: scaler.stop()
+    told: list[Step] = []
+    scaler.run(30, told.append, lambda text: None)
+    assert (1, "it was told to stop") == (len(told[0].accepted), told[0].problem)
+    assert 1 == len(plant.server.sent)
+    record = plant.hub.scaling.get("worker")
+    assert (["accepted"], None) == ([run.state for run in record.runs], record.leader)

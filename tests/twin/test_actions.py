@@ -96,3 +96,51 @@ def test_dispatching_needs_actions_write(me: Asking, twin: Twin) -> None:
     assert (403, "actions=write") == (refused.status, refused.headers["x-accepted-github-permissions"])
     twin.hosting.repositories["me/hub"].private = True
     assert 403 == weak("GET", f"{WORKFLOW}/runs").status
+
+
+FILE = """
+name: worker
+run-name: ${{ inputs.worker-id && format('worker {0}', inputs.worker-id) || 'worker' }}
+on:
+  workflow_dispatch:
+    inputs:
+      worker-id: {required: true}
+      slots: {default: 4}
+      fast: {type: boolean, default: true}
+      note:
+"""
+BY_HAND = {"a": "on: workflow_dispatch", "b": "on: [push, workflow_dispatch]", "c": '"on": {workflow_dispatch: }'}
+NEVER = {"d": "on: push", "e": "", "f": "on: [", "g": "- on", "h": "on: 7", "i": "x: 2026-99-99", "j": "[" * 5000}
+
+
+def test_workflows_are_those_of_the_default_branch(me: Asking, twin: Twin) -> None:
+    """A file that is there can be dispatched, with its inputs and title; changed or gone it is so at once."""
+    assert 404 == me("GET", WORKFLOW).status
+    put = me.put(".github/workflows/worker.yml", FILE)
+    assert 201 == put.status
+    told = me("POST", f"{WORKFLOW}/dispatches", body(**{"worker-id": "w-1"}))
+    (run,) = twin.actions.runs
+    assert (200, "queued", "w-1") == (told.status, run.status, run.title)
+    assert {"worker-id": "w-1", "slots": "4", "fast": "true", "note": ""} == run.inputs
+    assert "Required input 'worker-id'" in me("POST", f"{WORKFLOW}/dispatches", body()).body["message"]
+    number = me("GET", WORKFLOW).body["id"]
+    sha = put.body["content"]["sha"]
+    assert 200 == me.put(".github/workflows/worker.yml", "on: push", sha=sha).status
+    assert "trigger" in me("POST", f"{HUB}/actions/workflows/{number}/dispatches", body()).body["message"]
+    assert 1 == me("GET", f"{WORKFLOW}/runs").body["total_count"]
+    twin.actions.workflow("me/hub", "other.yml")
+    assert 404 == me("GET", WORKFLOW).status
+
+
+def test_files_that_have_no_trigger_or_are_broken(me: Asking) -> None:
+    """Every way to write the trigger counts; whatever else lies there is refused as GitHub does."""
+    for name, text in {**BY_HAND, **NEVER}.items():
+        assert 201 == me.put(f".github/workflows/{name}.yml", text).status
+    me.put(".github/workflows/readme.md", "on: workflow_dispatch")
+
+    def status(name: str) -> int:
+        return me("POST", f"{HUB}/actions/workflows/{name}/dispatches", {"ref": "main"}).status
+
+    assert dict.fromkeys(BY_HAND, 204) == {name: status(f"{name}.yml") for name in BY_HAND}
+    assert dict.fromkeys(NEVER, 422) == {name: status(f"{name}.yml") for name in NEVER}
+    assert 404 == status("readme.md")

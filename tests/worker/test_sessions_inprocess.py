@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ghcoord.errors import NotFound, SandboxError
+from ghcoord.errors import NoCapacity, NotFound, SandboxError
 from ghcoord.execution.checkpoints.checkpoints import Checkpoints
 from ghcoord.execution.worker import WorkerDaemon
+from ghcoord.faces.mcp.clients.local import LocalWorkerClient
 from ghcoord.hub import Hub
 from ghcoord.model.session import SessionState
 from ghcoord.model.task import TaskResult
@@ -233,3 +234,35 @@ def test_a_session_that_cannot_be_opened_stops_nobody_else(hub: Hub, start: Call
     del tries[:]
     tries += ["enough"] * 4
     until(lambda: (found := hub.tasks.get(waiting.id)) is not None and found.ended, 20)
+
+
+def test_without_slots_it_runs_its_own_sessions_alone(hub: Hub, start: Callable[..., WorkerDaemon]) -> None:
+    """No task and no session of others; one that was made for it by name is called through the hub and here."""
+    daemon = start(slots=0)
+    task = hub.tasks.submit("echo", {"message": "hi"})
+    with pytest.raises(NoCapacity, match="has no slots"):
+        hub.sessions.create("other")
+    hub.sessions.create("own", worker="w1")
+    assert "via hub\n" == call(hub, "own", "echo via hub")
+    assert "here\n" == daemon.sessions.call("own", "shell", {"command": "echo here"}).output
+    waits = hub.tasks.get(task.id)
+    assert waits is not None
+    assert "queued" == waits.state
+    assert "calls of their own sessions only" in hub.tasks.why_waits(task.id)
+    assert (0, 0) == ((worker := hub.workers.list()[0]).capacity.max_tasks, worker.capacity.available_slots)
+
+
+def test_without_slots_a_saved_session_goes_on(hub: Hub, start: Callable[..., WorkerDaemon]) -> None:
+    """The server after a restart takes it from its checkpoint at its next call, and says so."""
+    before = start("w1", slots=0)
+    before.sessions.create("own")
+    before.sessions.call("own", "fs.write", {"path": "a", "contents": "kept"})
+    before.sessions.checkpoint("own")
+    before.cancel()
+    until(lambda: (found := hub.sessions.get("own")) is not None and found.worker_id is None)
+    client = LocalWorkerClient(start("w2", slots=0).sessions, fetches=True)
+    assert "kept" in client.execute("own", "shell", {"command": "cat a"}).result.output
+    found = hub.sessions.get("own")
+    assert found is not None
+    assert "w2" == found.worker_id
+    client.close()

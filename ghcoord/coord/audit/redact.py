@@ -63,10 +63,13 @@ _LOOKS = re.compile(
         (
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)",
             r"\bgh[pousr]_[A-Za-z0-9]{10,}",
+            r"\bghc_[A-Za-z0-9_-]{20,}",  # of 'ghcoord mcp token create'
             r"\bgithub_pat_[A-Za-z0-9_]{10,}",
             r"\bglpat-[A-Za-z0-9_-]{10,}",
             r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,}",
             r"\bsk-[A-Za-z0-9_-]{16,}",
+            r"\b[srp]k_(?:live|test)_[A-Za-z0-9]{10,}",
+            r"(?<=hooks\.slack\.com/services/)[A-Za-z0-9/_-]{8,}",
             r"\bxox[a-z]-[A-Za-z0-9-]{10,}",
             r"\b(?:npm_|pypi-|hf_|AIza)[A-Za-z0-9_-]{16,}",
             r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)?",
@@ -82,6 +85,11 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 _AS_OPTION = re.compile(rf"(?<!\S)(--?{_NAMED}\s{{1,4}})(?:\"[^\"\n]*\"?|'[^'\n]*'?|[^\s\"'-]\S*)", re.IGNORECASE)
+_LOGIN = re.compile(
+    r"(\bcurl\b[^\n]{0,400}?\s(?:-u|--user|-U|--proxy-user)[\s=]{0,4}[\"']?[^\s:\"']{1,100}:)(?!\[redacted\])[^\s\"']+"
+)
+"""``curl -u name:password``."""
+_SIGNED = re.compile(r"([?&](?:sig|signature|x-amz-signature|x-goog-signature)=)[^\s&\"'#]{6,}", re.IGNORECASE)
 _COOKIE = re.compile(r"\b((?:set-)?cookie\s{0,4}:\s{0,4})[^\s\"'][^\"'\n]*", re.IGNORECASE)
 _HINT = re.compile("pass|pwd|secret|token|credential|authorization|key", re.IGNORECASE)
 """What each of the names has in it: most texts have none, and are done with."""
@@ -113,6 +121,8 @@ def redact(text: str) -> str:
         text = _AS_OPTION.sub(rf"\1{REDACTED}", text)
     text = _COOKIE.sub(rf"\1{REDACTED}", text)
     text = _AFTER_WORD.sub(rf"\1\2{REDACTED}", text)
+    text = _LOGIN.sub(rf"\1{REDACTED}", text)
+    text = _SIGNED.sub(rf"\1{REDACTED}", text)
     return _IN_URL.sub(rf"\1{REDACTED}\2", text)
 
 

@@ -65,16 +65,25 @@ class _Merge:
 
 
 def choose(
-    tx: Tx, worker_id: str, offer: Offer, count: int, room: int, ahead: int = 0, sessions: Iterable[str] = ()
+    tx: Tx,
+    worker_id: str,
+    offer: Offer,
+    count: int,
+    room: int,
+    ahead: int = 0,
+    sessions: Iterable[str] = (),
+    *,
+    calls_only: bool = False,
 ) -> list[Task]:
     """The best ``count`` queued tasks for ``offer``, meant for anybody or for this worker, in order.
 
-    ``sessions`` are those whose calls it runs.  Their records have at most
+    ``sessions`` are those whose calls it runs, with ``calls_only`` nothing else.  Their records have at most
     ``room`` bytes in all.  Tasks behind a gate are chosen as far as it lets
     them start, and not for the last ``ahead`` places.
     """
     merge = _Merge()
-    for top in (READY, layout.assigned_top(worker_id), *map(layout.session_top, sessions)):
+    for_all = () if calls_only else (READY, layout.assigned_top(worker_id))
+    for top in (*for_all, *map(layout.session_top, sessions)):
         for name in tx.names(FLEET, top):
             if _serves(tx, offer, f"{top}/{name}", name):
                 merge.add(f"{top}/{name}", _brought(tx, gates.leaves(tx, f"{top}/{name}"), count))

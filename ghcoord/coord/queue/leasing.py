@@ -57,7 +57,8 @@ def lease(
     not be taken back at once.
     ``held`` is what it holds already, where the caller knows.  For ``ahead`` of
     the tasks there is no slot yet: those have no key, whose limits are for
-    tasks that start.  Calls of the sessions in ``avoid`` are left alone.
+    tasks that start.  Calls of the sessions in ``avoid`` are left alone.  A worker without slots gets calls of its
+    own sessions, nothing else.
     """
     if count <= 0:
         return []
@@ -65,7 +66,7 @@ def lease(
     present = leased_to(tx, worker.id) if held is None else held
     room = most - sum(records.size_of(tx, task) for task in present)
     sessions = [one for one in with_calls(tx, worker) if one not in avoid]
-    chosen = choose(tx, worker.id, offer, count, room, ahead, sessions)
+    chosen = choose(tx, worker.id, offer, count, room, ahead, sessions, calls_only=worker.calls_only)
     if not chosen:
         return []
     granted = [(task, model.lease(task, worker.id, now=tx.now, revision=tx.revision)) for task in chosen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from ghcoord.clock import Event
 from ghcoord.coord.context import Context
 from ghcoord.coord.scaling.claim import Claim
-from ghcoord.coord.scaling.decision import Answers, Decision, Policy, to_look_up
+from ghcoord.coord.scaling.decision import HOUR, Answers, Decision, Policy, to_look_up
+from ghcoord.coord.scaling.reckoning import LONGEST_RUN, is_own, names, room
 from ghcoord.coord.scaling.records import Leader, Run, Scaler
-from ghcoord.errors import GhcoordError, LeaseLost, OutcomeUnknown, Throttled, Unavailable
+from ghcoord.errors import GhcoordError, LeaseLost, NotFound, OutcomeUnknown, Throttled, Unavailable
 from ghcoord.ids import new_op_id
 from ghcoord.model.lease import GIVE_UP_AT
 from ghcoord.store.dispatching import Accepted, Dispatcher, RemoteRun
@@ -36,9 +37,6 @@ NO_TIME = "the server's limits allow no more dispatches now"
 
 LOOK_BACK = 120.0
 """Seconds before a dispatch from which on its run is looked for: clocks differ."""
-
-
-_NAMES = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +95,7 @@ class Autoscaler:
         self._id = f"{context.actor}:{new_op_id(context.runtime.randbits)}"
         self._token: int | None = None
         self._rests_until = 0.0
+        self._dispatched: deque[float] = deque()
         self._ended: Event = context.runtime.event()
 
     def stop(self) -> None:
@@ -148,11 +147,11 @@ class Autoscaler:
         problem = problem or ("" if starts else NO_TIME)
         if decision is None:
             return Step(None, look.leader, problem=problem)
-        cancelled = self._cancel(decision.cancel)
+        cancelled = self._cancel(decision.cancel, answers)
         if not decision.start:
             return Step(decision, accepted={}, cancelled=cancelled, problem=problem)
         assert look.token is not None
-        sent = self._send(decision.start, until)
+        sent = self._send(decision, until)
         try:
             scaling.resolve(self._name, look.token, sent.accepted, sent.unsent, release=self._once, ttl=lease)
             if self._once:
@@ -187,12 +186,18 @@ class Autoscaler:
             return Answers(at=now), error.message
         return Answers(frozenset(run.worker for run in wanted), _matched(wanted, listed), now), ""
 
-    def _cancel(self, runs: Iterable[Run]) -> tuple[str, ...]:
-        """Have runs cancelled that did not start; one that cannot be is given up later all the same."""
+    def _cancel(self, runs: Iterable[Run], answers: Answers) -> tuple[str, ...]:
+        """Have runs cancelled that did not start; one that cannot be is given up later all the same.
+
+        Only those whose title names a worker of this scaler: the number in the record may be another's run.
+        """
         done = []
         for run in runs:
+            told = answers.runs.get(run.worker)
+            if told is None or not is_own(self._name, run.worker) or not names(told, run.worker):
+                continue
             try:
-                if run.run_id is not None and self._dispatcher.cancel(run.run_id):
+                if self._dispatcher.cancel(told.id):
                     done.append(run.worker)
             except GhcoordError:
                 continue
@@ -203,10 +208,36 @@ class Autoscaler:
         now = self._context.runtime.monotonic()
         return now >= self._rests_until and now + self._dispatcher.ready_in() < until
 
-    def _send(self, workers: tuple[str, ...], until: float) -> _Sent:
+    def _room(self, decision: Decision) -> tuple[int, str]:
+        """How many dispatches may leave by what the server and this process know of earlier ones; why no more."""
+        runtime, now = self._context.runtime, self._context.now()
+        while self._dispatched and runtime.monotonic() - self._dispatched[0] > HOUR:
+            self._dispatched.popleft()
+        try:
+            listed = self._dispatcher.runs(now - LONGEST_RUN)
+        except (Throttled, Unavailable, OutcomeUnknown) as error:
+            return 0, error.message
+        except NotFound:
+            return 1, ""  # the dispatch itself says best what is not there
+        known = {run.worker for run in decision.scaler.runs}
+        counted = decision.live + decision.pending - len(decision.start)
+        sent = len(self._dispatched)
+        return room(self._name, listed, known, self._policy, counted=counted, sent=sent, now=now)
+
+    def _send(self, decision: Decision, until: float) -> _Sent:
         """Send the dispatches one after the other, as long as the lease surely holds: until ``until``, monotonic."""
-        sent = _Sent({}, [], list(workers))
-        for worker in workers:
+        sent = _Sent({}, [], list(decision.start))
+        try:
+            most, why = self._room(decision)
+        except GhcoordError as error:
+            sent.fatal = error
+            return sent
+        if most < len(decision.start):
+            sent.problem = why
+        for worker in decision.start[:most]:
+            if self._ended.is_set():
+                sent.problem = "it was told to stop"
+                break
             if self._context.runtime.monotonic() + self._dispatcher.ready_in() >= until:
                 sent.problem = NO_TIME
                 break
@@ -215,6 +246,7 @@ class Autoscaler:
             except OutcomeUnknown as error:
                 sent.unsent.remove(worker)
                 sent.unknown.append(worker)
+                self._dispatched.append(self._context.runtime.monotonic())
                 sent.problem = error.message
                 break
             except (Throttled, Unavailable) as error:
@@ -224,6 +256,7 @@ class Autoscaler:
                 sent.fatal = error
                 break
             sent.unsent.remove(worker)
+            self._dispatched.append(self._context.runtime.monotonic())
         return sent
 
 
@@ -234,7 +267,7 @@ def _matched(wanted: Iterable[Run], listed: Iterable[RemoteRun]) -> dict[str, Re
     matched = {}
     for run in wanted:
         told = by_id.get(run.run_id) if run.run_id is not None else None
-        told = told or next((one for one in found if run.worker in _NAMES.findall(one.title)), None)
+        told = told or next((one for one in found if names(one, run.worker)), None)
         if told is not None:
             matched[run.worker] = told
     return matched

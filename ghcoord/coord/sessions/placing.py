@@ -41,7 +41,8 @@ def choose(tx: Tx, session: Session, judge: Judge, *, only: str | None = None) -
     able = []
     refused = []
     for worker in sorted(workers, key=lambda one: one.id):
-        reason = "is silent" if judge(worker_key(worker.id), worker.lease, tx.now) else why_not(worker, session)
+        silent = judge(worker_key(worker.id), worker.lease, tx.now)
+        reason = "is silent" if silent else why_not(worker, session, named=only is not None)
         if reason:
             refused.append(f"{worker.id} {reason}")
         else:
@@ -58,8 +59,13 @@ def _nobody(session: Session, refused: list[str]) -> str:
     return f"no worker can have the session {session.id}: {named}; start another with 'ghcoord worker start'"
 
 
-def why_not(worker: Worker, session: Session) -> str:
-    """Why a worker that is there cannot have another session, this one; empty when it can."""
+def why_not(worker: Worker, session: Session, *, named: bool = False) -> str:
+    """Why a worker that is there cannot have another session, this one; empty when it can.
+
+    ``named``: the session is meant for this very worker.
+    """
+    if worker.calls_only and not named:
+        return "has no slots: it takes sessions that are meant for it only"
     if worker.drain_requested or worker.status is WorkerStatus.DRAINING:
         return "is draining"
     if not takes_tasks(worker):

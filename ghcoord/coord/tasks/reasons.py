@@ -13,7 +13,7 @@ from ghcoord.model.requirements import Need, has_capability
 from ghcoord.model.session import Session, SessionState
 from ghcoord.model.task import State, Task
 from ghcoord.model.tier import Tier
-from ghcoord.model.worker import Worker, worker_key
+from ghcoord.model.worker import Capacity, Worker, worker_key
 from ghcoord.store.snapshot import Snapshot
 
 SHOWN = 4
@@ -38,7 +38,10 @@ def why_waits(snapshot: Snapshot, task: Task, judge: Judge, now: float) -> str:
         alive = [one for one in alive if one.id == meant.worker]
         if not alive:
             return f"it is meant for {meant.worker}, which is not alive: start it, or see 'ghcoord task assign --help'"
-    return _of_workers(task.need, alive) or _of_gate(snapshot, task, now) or _of_slots(alive, task.need)
+    taking = [one for one in alive if not one.calls_only]
+    if alive and not taking:
+        return f"the workers that are alive run calls of their own sessions only: {START}"
+    return _of_workers(task.need, taking) or _of_gate(snapshot, task, now) or _of_slots(taking, task.need)
 
 
 def _of_session(snapshot: Snapshot, task: Task, session_id: str, alive: Sequence[Worker]) -> str:
@@ -132,8 +135,13 @@ def _of_slots(alive: Sequence[Worker], need: Need) -> str:
     able = [one for one in alive if need.met_by(one.offer) and takes_tasks(one)]
     if any(one.capacity.available_slots > 0 for one in able):
         return ""
-    busy = _named(f"{one.id} {one.capacity.active_tasks} of {one.capacity.max_tasks} slots" for one in able)
+    busy = _named(f"{one.id} {_in_use(one.capacity)} slots" for one in able)
     return f"all workers that could run it are busy: {busy}"
+
+
+def _in_use(capacity: Capacity) -> str:
+    """Slots taken: a worker may have more tasks than slots, leased ahead."""
+    return f"{min(capacity.active_tasks, capacity.max_tasks)} of {capacity.max_tasks}"
 
 
 def _mood(worker: Worker) -> str:

@@ -83,7 +83,10 @@ class Balance:
                 count = LOOK if strategy in placement.KEEPING_TYPES else 1
                 upkeep.run(tx)
                 sessions = with_calls(tx, seat.worker)
-                offered = choose(tx, worker_id, seat.worker.offer, count, HELD_BYTES, sessions=sessions)
+                alone = seat.worker.calls_only
+                offered = choose(
+                    tx, worker_id, seat.worker.offer, count, HELD_BYTES, sessions=sessions, calls_only=alone
+                )
             return placement.next_task(strategy, seat, offered, now=tx.now)
 
         return rehearse(self._context, (FLEET,), run)

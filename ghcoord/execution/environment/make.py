@@ -2,7 +2,8 @@
 
 Written by hand instead of with :mod:`venv`, which makes environments for the
 worker's own interpreter and writes the path at which it built into them: here
-both are those *inside*.  It has what PEP 405 asks for, and no pip.
+both are those *inside*.  It has what PEP 405 asks for, and no pip but one that
+says what to use instead.
 
 The workspace is a stranger's: the environment is made beside it, in a folder
 that only the worker can enter, and renamed in through descriptors, so nothing
@@ -50,6 +51,12 @@ _OLD_VIRTUAL_PATH="$PATH"
 PATH="$VIRTUAL_ENV/bin:$PATH"
 export VIRTUAL_ENV PATH
 """
+
+_PIP = """#!/bin/sh
+echo 'pip is not here: use pkg_install to install packages' >&2
+exit 1
+"""
+"""Stands before a pip of the machine, which would install for another interpreter, or say that all is there."""
 
 _count = itertools.count()
 _placing = threading.Lock()
@@ -213,13 +220,20 @@ def _build(root: Path, python: Interpreter, inside: str, identity: Identity | No
         f"home = {python.home}\ninclude-system-site-packages = false\nversion = {python.version}\n"
         f"executable = {python.path}\n"
     )
-    files = {"pyvenv.cfg": config, "bin/activate": _ACTIVATE.format(path=inside.replace("'", "'\\''"))}
+    pips = ("bin/pip", "bin/pip3", f"bin/pip{python.library.removeprefix('python')}")
+    files = {
+        "pyvenv.cfg": config,
+        "bin/activate": _ACTIVATE.format(path=inside.replace("'", "'\\''")),
+        **dict.fromkeys(pips, _PIP),
+    }
     for name in folders:
         (root / name).mkdir(mode=0o755)
     for name, target in links.items():
         (root / name).symlink_to(target)
     for name, text in files.items():
         (root / name).write_text(text)
+    for name in pips:
+        (root / name).chmod(0o755)
     if identity is not None:
         for name in (*folders, *links, *files):
             os.chown(root / name, identity.uid, identity.gid, follow_symlinks=False)

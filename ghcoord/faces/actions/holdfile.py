@@ -22,6 +22,9 @@ Stage = Literal["waiting", "held", "released", "refused", "stopped", "lost", "fa
 
 OVER: tuple[Stage, ...] = ("released", "refused", "stopped", "lost", "failed")
 
+NEVER_HELD: tuple[Stage, ...] = ("refused", "stopped", "failed")
+"""Of these, without a token, nothing was held."""
+
 STATE = "state.json"
 STOP = "stop"
 PID = "holder.pid"
@@ -62,13 +65,21 @@ class HoldFolder:
         self.path = path
 
     def make(self) -> None:
-        """Make the folder unless it is there. Raises ``UsageError``, also for one of an earlier lock."""
+        """Make the folder unless it is there. Raises ``UsageError``, also for that of a lock that was held or may be.
+
+        One whose lock was never had is used again, whoever was told to stop there.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise UsageError(f"the folder {self.path} cannot be made ({error.strerror}): name another one") from None
-        if os.path.exists(self.path / STATE):
+        state = self.read()
+        if state is None:
+            return
+        if state.state not in NEVER_HELD or state.token is not None:
             raise UsageError(f"the folder {self.path} is that of an earlier lock: name a new one")
+        for name in (STOP, STATE):
+            (self.path / name).unlink(missing_ok=True)
 
     def write(self, state: HoldState) -> None:
         """Say how it stands, whole or not at all."""

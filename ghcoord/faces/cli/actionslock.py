@@ -38,7 +38,7 @@ def lock(
         list[str] | None, typer.Option("--meta", metavar="K=V", help="Metadata; k:=json for other values than texts.")
     ] = None,
 ) -> None:
-    """Hold a lock until 'actions unlock': what the action 'lock' starts.
+    """Hold a lock until 'actions unlock': the action 'lock'.
 
     Goes on, and renews the lease, until it is told to end by 'actions unlock'
     with the same --folder, or by a signal; the lock is released then. How it
@@ -78,7 +78,7 @@ def unlock(
     folder: Folder,
     timeout: Annotated[float, duration("--timeout", help="How long the process that holds it may take.")] = 30.0,
 ) -> None:
-    """Release what 'actions lock' holds: what the action 'lock' does after the job's last step.
+    """Release what 'actions lock' holds: the end of the action 'lock'.
 
     Does nothing when that was never granted. When the process that held it is
     dead, does not end or could not release it, the lock is released from here. Exits 5 when the lease

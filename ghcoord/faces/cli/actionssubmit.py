@@ -54,7 +54,7 @@ def submit(
         bool, typer.Option("--allow-failure", help="Exit 0 also when a task did not succeed.")
     ] = False,
 ) -> None:
-    """Submit tasks in a job of GitHub Actions and wait for them: what the action 'submit' does.
+    """Submit tasks in a job and wait for them: the action 'submit'.
 
     Sets the outputs task-id, state, success, exit-code, output, error and task
     (all of it, as JSON) of one task, and of a batch task-ids, submitted,
@@ -64,7 +64,8 @@ def submit(
 
     Example:
       ghcoord actions submit echo --args-json '{"message": "hello"}' --no-wait
-      ghcoord actions submit run.python --args-json '{"code": "print(6*7)"}' --options '{"retries": 2}'
+      ghcoord actions submit run.python --args-json '{"code": "print(6*7)"}' \\
+        --options '{"retries": 2}'
     """
     job = enter_job()
     log = open_log()

@@ -93,7 +93,7 @@ def worker(
         typer.Option("--log-level", metavar="LEVEL", parser=one_of(LEVELS), help="debug, info, warn or error."),
     ] = "info",
 ) -> None:
-    """Run tasks in a job of GitHub Actions: what the action 'worker' does.
+    """Run tasks in a job of GitHub Actions: the action 'worker'.
 
     Ends when the queue is empty, or in good time before the job's limit: then
     nothing new is taken, what runs may end within --drain, is stopped and

@@ -57,7 +57,9 @@ def autoscale(
     ] = 60,
     every: Annotated[float | None, duration("--every", help="Between two looks; default 30s.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once, as from cron, and end.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done now; change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Look at the workflow too, and say what would be done.")
+    ] = False,
     input_: Annotated[
         list[str] | None, typer.Option("--input", metavar="K=V", help="An input for each run; several.")
     ] = None,
@@ -96,11 +98,12 @@ def autoscale(
     known = name or _name_of(workflow)
     labels = parse_labels(label)
     with open_hub() as hub:
-        if dry_run:
-            _rehearse(hub, known, workflow, policy, labels)
-            return
         place = hub_url() if repository is None else repository
         with closing(workflow_dispatcher(place, settings(), workflow, ref, say_wait)) as dispatcher:
+            if dry_run:
+                dispatcher.check()
+                _rehearse(hub, known, dispatcher.place, policy, labels)
+                return
             scaler = hub.scaling.autoscaler(known, dispatcher, policy, inputs=inputs, labels=labels, once=once)
             shown = _Shown(known, dispatcher, policy)
             if once:
@@ -118,10 +121,10 @@ def _name_of(workflow: str) -> str:
     return re.sub(r"\.ya?ml$", "", workflow.rpartition("/")[2])
 
 
-def _rehearse(hub: Hub, name: str, workflow: str, policy: Policy, labels: dict[str, str]) -> None:
+def _rehearse(hub: Hub, name: str, place: str, policy: Policy, labels: dict[str, str]) -> None:
     from ghcoord.faces.autoscale_views import step_text, step_view
 
-    view = step_view(name, workflow, policy, hub.scaling.rehearse(name, policy, labels), dry_run=True)
+    view = step_view(name, place, policy, hub.scaling.rehearse(name, policy, labels), dry_run=True)
     respond(view, lambda: say(step_text(view)))
 
 

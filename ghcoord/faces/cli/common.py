@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from ghcoord.errors import UsageError
 from ghcoord.faces.cli.context import invocation
 from ghcoord.faces.cli.output import clean
-from ghcoord.units import parse_duration
+from ghcoord.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -78,6 +78,15 @@ def _common_options() -> tuple[Any, ...]:
     return tuple(typer.main.get_command(app).params)
 
 
+def _shown_defaults(params: list[Any]) -> list[Any]:
+    """``params``, durations among them with their defaults as one writes them, once."""
+    for one in params:
+        default = getattr(one, "default", None)
+        if getattr(one, "metavar", None) == "DURATION" and isinstance(default, int | float):
+            one.show_default = False if "default" in (one.help or "") else format_duration(default)
+    return params
+
+
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -99,7 +108,7 @@ class Command(TyperCommand):
         text, example = _split_example(settings.pop("help", None))
         settings["epilog"] = example or settings.get("epilog")
         settings["context_settings"] = {**(settings.get("context_settings") or {}), **_SETTINGS}
-        super().__init__(name, params=[*(params or []), *_common_options()], help=text, **settings)
+        super().__init__(name, params=[*_shown_defaults(params or []), *_common_options()], help=text, **settings)
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
         _write_verbatim(self.epilog, formatter)
@@ -150,7 +159,7 @@ class Group(TyperGroup):
         text, example = _split_example(settings.pop("help", None))
         settings["epilog"] = example or settings.get("epilog")
         settings["context_settings"] = {**(settings.get("context_settings") or {}), **_SETTINGS}
-        super().__init__(params=[*(params or []), *_common_options()], help=text, **settings)
+        super().__init__(params=[*_shown_defaults(params or []), *_common_options()], help=text, **settings)
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
         _write_verbatim(self.epilog, formatter)

@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Invocation:
-    """The options that every command takes. ``hub`` is as given, ``None`` when it was not."""
+    """The options that every command takes. ``hub`` is as given, ``None`` when it was not.
+
+    ``quiet``: standard output is not for people or JSON but a protocol's alone.
+    """
 
     hub: str | None = None
     json: bool = False
     debug: bool = False
+    quiet: bool = False
 
 
 _current = Invocation()
@@ -81,17 +85,23 @@ def portable_hub_url() -> str:
 
 
 @contextmanager
-def open_hub(trace: Trace | None = None, *, patience: float | None = None, actor: str | None = None) -> Iterator[Hub]:
+def open_hub(
+    trace: Trace | None = None,
+    *,
+    patience: float | None = None,
+    actor: str | None = None,
+    given: Settings | None = None,
+) -> Iterator[Hub]:
     """The hub that was named, closed at the end. Raises ``NoHub`` and what ``ghcoord.connect`` raises.
 
     ``trace`` is told of each call of the store; so is standard error with ``--debug`` when there is none.
     ``patience`` in seconds overrides the setting: how long to wait for a server's limits.
-    ``actor`` is who acts, as for ``ghcoord.connect``.
+    ``actor`` is who acts, as for ``ghcoord.connect``; ``given`` stands for the settings.
     """
     from ghcoord.bootstrap import connect
 
     told = trace or (_trace if _current.debug else None)
-    chosen = settings()
+    chosen = given or settings()
     if patience is not None:
         chosen = replace(chosen, budget=replace(chosen.budget, patience=patience))
     with connect(_current.hub, chosen, actor=actor, trace=told, on_wait=say_wait) as hub:

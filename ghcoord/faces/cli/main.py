@@ -17,13 +17,15 @@ import typer
 from ghcoord.errors import Corrupt, GhcoordError
 from ghcoord.faces.cli.common import Group, single
 from ghcoord.faces.cli.context import begin, invocation
-from ghcoord.faces.cli.output import clean, emit
+from ghcoord.faces.cli.output import clean, emit, to_json
 from ghcoord.version import __version__
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
 
 PROGRAM = "ghcoord"
+SERVER = f"{PROGRAM} mcp"
+"""The command whose standard output is a protocol's alone."""
 
 COMMANDS = {
     "init": ("hub:init", "Make a hub, or say that it is there."),
@@ -192,10 +194,19 @@ def _unforeseen(error: Exception, args: list[str]) -> int:
     message = str(say()).strip().rstrip(".")
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
-    where = context.command_path if context is not None else PROGRAM
+    where = _where(context, options)
+    invocation().quiet = where == SERVER
     if context is not None and getattr(error, "possibilities", ()) in (None, []):
         message += _dashes(context.command)
     return _fail(f"{message} (see '{where} --help')", 2, {"code": "USAGE"}, error)
+
+
+def _where(context: Any, options: list[str]) -> str:
+    """The command whose help says more; a group's own options are read before it has a context that knows it."""
+    if context is not None:
+        return str(context.command_path)
+    words = [one for one in options if not one.startswith("-")]
+    return SERVER if words[:1] == ["mcp"] else PROGRAM
 
 
 def _dashes(command: Command) -> str:
@@ -205,7 +216,10 @@ def _dashes(command: Command) -> str:
 
 
 def _fail(message: str, code: int, details: dict[str, Any], error: Exception | None = None) -> int:
-    """Report an error: one line on standard error, or with ``--json`` an object on standard output."""
+    """Report an error: one line on standard error, or with ``--json`` an object on standard output.
+
+    Where that is a protocol's the object goes to standard error as well.
+    """
     line = clean(" ".join(message.split()))
     if len(line) > MAX_MESSAGE:
         line = line[:MAX_MESSAGE] + "…"
@@ -213,7 +227,11 @@ def _fail(message: str, code: int, details: dict[str, Any], error: Exception | N
         traceback.print_exception(error, file=sys.stderr)
     if invocation().json:
         head = {"code": "ERROR", "message": line, "exit_code": code, "retryable": False}
-        emit({"error": {**head, **details, "message": line}})
+        told = {"error": {**head, **details, "message": line}}
+        if invocation().quiet:
+            print(to_json(told), file=sys.stderr)
+        else:
+            emit(told)
     else:
         print(f"error: {line}", file=sys.stderr)
     return code

@@ -9,6 +9,7 @@ import typer
 
 from ghcoord.errors import UsageError
 from ghcoord.faces.cli.common import Group, duration, number, one_of
+from ghcoord.faces.cli.context import invocation
 from ghcoord.faces.cli.mcptokens import app as tokens
 from ghcoord.faces.cli.workerstart import LEVELS, SANDBOXES
 
@@ -27,6 +28,7 @@ _LOCAL = {
 """What concerns the worker of this process, which there is none of with ``--remote``."""
 
 _HTTP = {
+    "max_sessions_per_user": "--max-sessions-per-user",
     "no_auth": "--no-auth",
     "token_file": "--token-file",
     "jwks": "--jwks",
@@ -76,11 +78,21 @@ def mcp(
     max_sessions: Annotated[
         int | None, number("--max-sessions", least=1, most=10_000, help="Sessions at a time; default 5.")
     ] = None,
+    max_sessions_per_user: Annotated[
+        int | None,
+        number(
+            "--max-sessions-per-user",
+            least=1,
+            most=10_000,
+            help="Of each user's token; default half of what there is room for.",
+        ),
+    ] = None,
     slots: Annotated[
-        int | None, number("--slots", least=1, most=10_000, help="Tasks of the hub at a time; default 1.")
+        int | None,
+        number("--slots", least=0, most=10_000, help="Tasks of the hub at a time, 0: sessions only; default 1."),
     ] = None,
     session_ttl: Annotated[
-        float | None, duration("--session-ttl", help="Unused this long, a session is destroyed; default 30m.")
+        float | None, duration("--session-ttl", help="Unused this long, a session ends; default 30m.")
     ] = None,
     sandbox: Annotated[
         str | None,
@@ -138,6 +150,9 @@ def mcp(
     the sandbox that 'ghcoord worker start' would take; with --remote they run
     on the hub's other workers. Where no hub is named it makes one of your own.
 
+    On a hub that is shared it runs tasks of others too, --slots of them at a
+    time: with --slots 0 it has the sessions of its own client alone.
+
     Needs the extras: pip install 'ghcoord[mcp,worker]'.
 
     Example:
@@ -147,11 +162,17 @@ def mcp(
     """
     if ctx.invoked_subcommand is not None:
         return
+    invocation().quiet = True
     given = ctx.params
-    if remote and (wrong := [name for key, name in _LOCAL.items() if given[key]]):
-        raise UsageError(f"{wrong[0]} concerns a worker in this process: leave it or --remote out")
+    local = [name for key, name in _LOCAL.items() if given[key] is not None and given[key] is not False]
+    if remote and local:
+        raise UsageError(f"{local[0]} concerns a worker in this process: leave it or --remote out")
+    if session_ttl is not None and session_ttl <= 0:
+        raise UsageError("--session-ttl must be longer than 0s: a session would end before its first call")
     if http is None and (wrong := [name for key, name in _HTTP.items() if given[key]]):
         raise UsageError(f"{wrong[0]} goes with --http")
+    if no_auth and max_sessions_per_user is not None:
+        raise UsageError("--max-sessions-per-user goes with tokens: without them there is one user")
     if http is not None and not no_auth and (user is not None or workspace_id is not None):
         raise UsageError("--user and --workspace-id go without tokens: these say whose calls they are")
     from ghcoord.faces.cli.mcprun import HttpOptions, WorkerOptions, run_server
@@ -168,6 +189,14 @@ def mcp(
         http=None
         if http is None
         else HttpOptions(
-            http, no_auth, token_file, jwks, issuer, public_url, tuple(allow_host or ()), tuple(allow_origin or ())
+            http,
+            no_auth,
+            token_file,
+            jwks,
+            issuer,
+            public_url,
+            tuple(allow_host or ()),
+            tuple(allow_origin or ()),
+            max_sessions_per_user,
         ),
     )

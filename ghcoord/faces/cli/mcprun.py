@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from ghcoord.faces.cli.output import note
 
 if TYPE_CHECKING:
     from ghcoord.clock import Event
+    from ghcoord.config import Settings
     from ghcoord.faces.mcp.clients.base import WorkerClient
     from ghcoord.faces.mcp.serve import Stop
     from ghcoord.faces.mcp.server import McpServer
@@ -30,6 +32,9 @@ LEAVE_IN = 10.0
 
 Clients send SIGTERM after two seconds, which changes nothing, and some kill a server after four.
 """
+
+PATIENCE = 30.0
+"""Seconds that a call waits for a server's limits: clients give up after 60."""
 
 GRACE = 0.5
 """Seconds between asking a call's processes to end and ending them, unless the settings say otherwise."""
@@ -60,6 +65,7 @@ class HttpOptions:
     public_url: str | None
     allowed_hosts: tuple[str, ...]
     allowed_origins: tuple[str, ...]
+    max_sessions_per_user: int | None
 
 
 def run_server(
@@ -91,7 +97,9 @@ def run_server(
     stop = Stop()
     with ExitStack() as stack:
         with starting():
-            hub = stack.enter_context(own_hub() if worker is not None and not is_named() else open_hub())
+            hub = stack.enter_context(
+                own_hub() if worker is not None and not is_named() else open_hub(given=impatient())
+            )
             log = log_lines(hub, log_level)
 
             def warn(text: str) -> None:
@@ -110,6 +118,7 @@ def run_server(
                 tool_names=tool_names,
                 user=user,
                 workspace=workspace_id,
+                user_sessions=None if http is None else user_sessions(hub, worker, http.max_sessions_per_user),
                 log=log,
             )
         serve(server, stop, log)
@@ -144,6 +153,14 @@ def is_named() -> bool:
     return True
 
 
+def impatient() -> Settings:
+    """The settings, but that calls wait no longer for the hub than clients do for calls, unless they say so."""
+    given = settings()
+    unset = given.budget.patience == type(given.budget)().patience
+    budget = replace(given.budget, patience=PATIENCE) if unset else given.budget
+    return replace(given, budget=budget, locks=replace(given.locks, retry_attempts=1))
+
+
 @contextmanager
 def own_hub() -> Iterator[Hub]:
     """This user's own hub, made if there is none, for those who have named no hub. Says where it is."""
@@ -151,7 +168,7 @@ def own_hub() -> Iterator[Hub]:
     from ghcoord.faces.cli.context import say_wait
 
     path = own_hub_path()
-    with create(path, settings(), on_wait=say_wait)[0] as hub:
+    with create(path, impatient(), on_wait=say_wait)[0] as hub:
         note(f"no hub was named: using your own, {path}; name one with --hub or GHCOORD_HUB")
         yield hub
 
@@ -198,12 +215,35 @@ def worker_client(
     )
     named = (worker.sandbox or hub.settings.sandbox.driver) != "auto"
     tier = str(daemon.sandbox.tier) if named and daemon.sandbox is not None else "full"
+    if daemon.sandbox is not None and str(daemon.sandbox.tier) not in (tier, "full"):
+        note(f"no session can be made: {_weaker(hub, daemon.sandbox.name)}")
     with hosting(daemon, on_end=stop, leave_in=LEAVE_IN, hurry=hurry):
-        client = LocalWorkerClient(daemon.sessions, sandbox=tier)
+        client = LocalWorkerClient(daemon.sessions, sandbox=tier, fetches=worker.slots == 0)
         try:
             yield client
         finally:
             client.close()
+
+
+def _weaker(hub: Hub, driver: str) -> str:
+    """Why the sandbox is only ``driver``, and what helps."""
+    from ghcoord.execution.sandbox.open import probe_all
+
+    reason, fix = next((one.reason, one.fix) for name, one in probe_all(hub.runtime) if name == "bwrap")
+    accept = "--sandbox landlock" if driver == "landlock" else f"--sandbox {driver} --unsafe-no-sandbox"
+    return f"{reason}, and {driver} is weaker: {fix}, or start with {accept} to accept it"
+
+
+def user_sessions(hub: Hub, worker: WorkerOptions | None, told: int | None) -> Callable[[], int]:
+    """How many sessions a user may have at a time: as ``told``, else half of what this worker, or the hub's, take."""
+    from ghcoord.faces.mcp.quota import half
+
+    if told is not None:
+        return lambda: told
+    if worker is not None:
+        here = worker.max_sessions or hub.settings.worker.max_sessions
+        return lambda: half(here)
+    return lambda: half(sum(one.max_sessions for one in hub.workers.list() if one.alive))
 
 
 # -- the transport
@@ -224,6 +264,7 @@ def transport(http: HttpOptions | None) -> Callable[[McpServer, Stop, Log], None
     from ghcoord.clock import SystemRuntime
     from ghcoord.faces.mcp.http.choose import choose_auth
     from ghcoord.faces.mcp.http.serve import serve_http
+    from ghcoord.faces.mcp.http.tokens import TokenFile
     from ghcoord.faces.mcp.http.urls import parse_address
 
     host, port = parse_address(http.address)
@@ -237,6 +278,13 @@ def transport(http: HttpOptions | None) -> Callable[[McpServer, Stop, Log], None
         complain=note,
     )
 
+    def started(url: str) -> None:
+        note(f"serving on {url}")
+        if isinstance(auth.verifier, TokenFile) and not auth.verifier.serves(url):
+            where = ["--token-file", str(http.token_file)] if http.token_file is not None else []
+            make = shlex.join(["ghcoord", "mcp", "token", "create", "--user", "NAME", "--resource", url, *where])
+            note(f"no token is good for it yet: {make}")
+
     def serve(server: McpServer, stop: Stop, log: Log) -> None:
         serve_http(
             server,
@@ -247,7 +295,7 @@ def transport(http: HttpOptions | None) -> Callable[[McpServer, Stop, Log], None
             allowed_origins=http.allowed_origins,
             public_url=http.public_url,
             log=log,
-            started=lambda url: note(f"serving on {url}"),
+            started=started,
             stop=stop,
         )
 

@@ -77,7 +77,8 @@ def create(
 
     Example:
       ghcoord mcp token create --user ann
-      ghcoord mcp token create --user bob --workspace docs --expires 30d --resource https://mcp.example.org/mcp
+      ghcoord mcp token create --user bob --workspace docs --expires 30d \\
+        --resource https://mcp.example.org/mcp
     """
     from ghcoord.faces.mcp.http.urls import DEFAULT_RESOURCE, check_url
 
@@ -113,7 +114,7 @@ def list_(token_file: File = None) -> None:
     respond(
         [token_view(one) for one in found],
         lambda: table(
-            ("ID", "USER", "WORKSPACE", "RIGHTS", "FOR", "EXPIRES"),
+            ("ID", "USER", "WORKSPACE", "MAY", "FOR", "EXPIRES"),
             [
                 (
                     one.id,
@@ -121,11 +122,11 @@ def list_(token_file: File = None) -> None:
                     one.workspace or None,
                     "read" if one.read_only else "all",
                     one.resource,
-                    "expired" if one.expires_at <= now else token_view(one)["expires_at"],
+                    "expired" if one.expires_at <= now else token_view(one)["expires_at"][:10],
                 )
                 for one in found
             ],
-            keep=("ID",),
+            keep=("ID", "FOR", "EXPIRES"),
             empty="no tokens",
         ),
     )

@@ -20,7 +20,7 @@ from ghcoord.faces.cli.context import invocation
 if TYPE_CHECKING:
     from types import FrameType
 
-NEEDS = ("graphql", "werkzeug")
+NEEDS = ("graphql", "werkzeug", "yaml")
 """What the extra brings."""
 
 

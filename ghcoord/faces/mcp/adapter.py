@@ -115,6 +115,7 @@ class Adapter:
                     params.name, replace(call, cancelled=cancelled, progress=progress), arguments
                 ),
                 ctx.session.report_progress,
+                who=_sharing(call.caller),
             )
             return present.success(answer, call.caller, f"output of {params.name[:64]}", self.services.outputs)
         except Exception as error:
@@ -217,7 +218,8 @@ class Adapter:
         call = self._call(ctx)
         try:
             return await self._threads.run(
-                lambda cancelled, progress: ask(replace(call, cancelled=cancelled, progress=progress))
+                lambda cancelled, progress: ask(replace(call, cancelled=cancelled, progress=progress)),
+                who=_sharing(call.caller),
             )
         except Exception as error:
             raise self._protocol_error(error, ctx.method) from None
@@ -232,6 +234,11 @@ class Adapter:
         if why.code == "UNEXPECTED":
             self._log("error", f"{what[:64]}: {why.message}")
         return why
+
+
+def _sharing(caller: Caller) -> str:
+    """The user, where there are several; else empty."""
+    return caller.user_id if caller.shared else ""
 
 
 def describe(name: str, spec: ToolSpec) -> Tool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ghcoord.clock import Runtime
 from ghcoord.faces.mcp.caller import Caller
+from ghcoord.faces.mcp.quota import SessionQuota
 
 if TYPE_CHECKING:
     from ghcoord.faces.mcp.clients.base import WorkerClient
@@ -26,13 +27,15 @@ class Services:
     """What the tools of one server share.
 
     ``workers`` runs sessions, here or on the hub's workers; ``outputs`` keeps
-    what was too long for an answer; ``owners`` tells whose a session is.
+    what was too long for an answer; ``owners`` tells whose a session is, and
+    ``quota`` how many a user may have.
     """
 
     hub: Hub
     workers: WorkerClient
     outputs: Outputs
     owners: Owners
+    quota: SessionQuota = field(default_factory=SessionQuota)
 
     @property
     def runtime(self) -> Runtime:

@@ -26,6 +26,7 @@ from ghcoord.errors import (
     Unavailable,
     WaitTimeout,
 )
+from ghcoord.faces.mcp.advice import for_agent
 from ghcoord.faces.mcp.answer import Failure
 
 MAX_MESSAGE = 2000
@@ -40,7 +41,7 @@ _NEXT: tuple[tuple[type[GhcoordError], str], ...] = (
     (SessionLost, "Call session_create for a new session, or session_restore if a checkpoint was made elsewhere."),
     (SandboxError, "Nothing was run. Call session_status; if it fails again, call session_create for a new session."),
     (NoCapacity, "End a session that is no longer needed (session_list, session_destroy), or try again later."),
-    (FenceRefused, "Somebody else holds the lock now: stop, call lock_acquire, and look at the state before writing."),
+    (FenceRefused, "You no longer hold the lock: stop, call lock_acquire, and look at the state before writing."),
     (LeaseLost, "What it protected may have changed: look at the state, and call lock_acquire or the tool again."),
     (NotOwner, "Only its owner may do that: call lock_list to see who that is."),
     (LockHeld, "Call lock_acquire with wait_s to wait for it."),
@@ -62,7 +63,8 @@ _NEXT: tuple[tuple[type[GhcoordError], str], ...] = (
 def explain(error: BaseException, now: float) -> Failure:
     """What a caller is told of ``error``; ``now`` in seconds since the epoch, for errors that end at a given time."""
     if isinstance(error, Failure):
-        return error
+        told = for_agent(error.message), for_agent(error.next_step)
+        return Failure(*told, code=error.code, retryable=error.retryable)
     if isinstance(error, Throttled):
         wait = max(1, round(error.until - now))
         return _failure(error, f"Try the same call again in {wait} s.")
@@ -74,7 +76,7 @@ def explain(error: BaseException, now: float) -> Failure:
 
 
 def _failure(error: GhcoordError, next_step: str) -> Failure:
-    return Failure(_cut(error.message), next_step, code=error.code, retryable=error.retryable)
+    return Failure(for_agent(_cut(error.message)), next_step, code=error.code, retryable=error.retryable)
 
 
 def _cut(text: str) -> str:

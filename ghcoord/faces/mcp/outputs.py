@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from ghcoord.faces.mcp.caller import Caller
@@ -11,10 +11,10 @@ from ghcoord.hub import Hub
 from ghcoord.ids import new_op_id
 
 MAX_KEPT = 64 * 1024 * 1024
-"""Bytes of output that one server keeps; the oldest goes first."""
+"""Characters of output that one server keeps; of who has the most the oldest goes first."""
 
 MAX_ONE = 8 * 1024 * 1024
-"""Bytes kept of one output; more is left out at its end."""
+"""Characters kept of one output; more is left out at its end."""
 
 SCHEME = "ghcoord://outputs/"
 
@@ -35,7 +35,7 @@ class Outputs:
     def __init__(self, hub: Hub) -> None:
         self._randbits = hub.runtime.randbits
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._bytes = 0
+        self._size: Counter[str] = Counter()
         self._mutex = threading.Lock()
 
     def keep(self, caller: Caller, title: str, text: str) -> str:
@@ -44,11 +44,20 @@ class Outputs:
         uri = SCHEME + new_op_id(self._randbits)
         with self._mutex:
             self._kept[uri] = Kept(caller.user_id, caller.workspace_id, title, cut)
-            self._bytes += len(cut)
-            while self._bytes > MAX_KEPT and len(self._kept) > 1:
-                _, gone = self._kept.popitem(last=False)
-                self._bytes -= len(gone.text)
+            self._size[caller.user_id] += len(cut)
+            while self._size.total() > MAX_KEPT and len(self._kept) > 1:
+                self._drop_one(uri)
         return uri
+
+    def _drop_one(self, newest: str) -> None:
+        """Forget the oldest output of the user who has most, so that nobody's go for another's; not the newest."""
+        most = max(self._size, key=self._size.__getitem__)
+        others = [uri for uri in self._kept if uri != newest]
+        uri = next((uri for uri in others if self._kept[uri].user_id == most), others[0])
+        gone = self._kept.pop(uri)
+        self._size[gone.user_id] -= len(gone.text)
+        if not self._size[gone.user_id]:
+            del self._size[gone.user_id]
 
     def find(self, caller: Caller, uri: str) -> Kept | None:
         """The output at ``uri`` if it is this caller's and still kept."""

@@ -28,20 +28,19 @@ _ADDED: Mapping[str, Any] = {
     "notices": {
         "type": "array",
         "items": {"type": "string"},
-        "description": "What you have to know besides, such as that the session was restored.",
+        "description": "What you have to know besides.",
     },
-    "truncated": {"type": "boolean", "description": "Whether something was left out for its size."},
-    "full_output": {"type": "string", "description": "The resource that has all of it."},
+    "truncated": {"type": "boolean"},
+    "full_output": {"type": "string", "description": "Resource with what was cut."},
     FAILURE: {
         "type": "object",
-        "description": "Why the call could not be made.",
+        "description": "Why it was not done.",
         "properties": {
             "code": {"type": "string"},
             "message": {"type": "string"},
             "next_step": {"type": "string"},
-            "retryable": {"type": "boolean", "description": "Whether the same call may succeed later."},
+            "retryable": {"type": "boolean"},
         },
-        "required": ["code", "message", "next_step", "retryable"],
     },
 }
 

@@ -162,7 +162,7 @@ def _session_view(session: Session) -> dict[str, Any]:
 
 def _lock_rows(call: Call) -> list[dict[str, Any]]:
     now = call.hub.now()
-    return [lock_row(lock, now, call.caller.owner) for lock in call.hub.locks.list()]
+    return [lock_row(lock, now, call.caller) for lock in call.hub.locks.list()]
 
 
 def _worker_rows(call: Call) -> list[dict[str, Any]]:

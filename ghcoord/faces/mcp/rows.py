@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from ghcoord.faces.artifact_views import artifact_view
+from ghcoord.faces.mcp.advice import for_agent
 from ghcoord.faces.mcp.shown import bounded, json_line, line
 from ghcoord.faces.mcp.toolspec import Returns
+from ghcoord.faces.mcp.visible import RESERVED, holds_elsewhere
 from ghcoord.faces.views import View, iso, lock_view, task_view, worker_view
 from ghcoord.units import format_duration, format_size
 
 if TYPE_CHECKING:
+    from ghcoord.faces.mcp.caller import Caller
     from ghcoord.model.artifact import Artifact
     from ghcoord.model.lock import Lock
     from ghcoord.model.task import Task
@@ -69,6 +72,9 @@ class LockRow(Returns):
     expires_at: str
     lease_left_s: float = Field(description="Seconds until the lease ends unless it is renewed; 0 when it is over.")
     yours: bool = Field(description="Whether it was taken through this server in your name.")
+    yours_elsewhere: bool = Field(
+        description="Whether you took it through another server process, such as this one before a restart."
+    )
     paths: list[str]
     guards: list[str]
     metadata: dict[str, Any]
@@ -120,7 +126,7 @@ def _small(value: Any) -> Any:
 def task_row(task: Task) -> dict[str, Any]:
     """A task as :class:`TaskRow` has it."""
     failed = task.result is not None and not task.result.success
-    error = task.result.error if failed and task.result is not None else ""
+    error = for_agent(task.result.error) if failed and task.result is not None else ""
     view = task_view(task)
     waiting = [str(one)[:128] for one in view["waiting_for"][:MAX_WAITED_FOR]]
     said = view["progress"] and {key: _small(view["progress"][key]) for key in ("fraction", "message", "at")}
@@ -154,16 +160,20 @@ def progress_line(progress: dict[str, Any]) -> str:
     return f"{percent}{line(progress.get('message') or '')}".strip()
 
 
-def lock_row(lock: Lock, now: datetime, owner: str) -> dict[str, Any]:
-    """A grant as :class:`LockRow` has it; ``owner`` is whose locks the caller's are."""
+def lock_row(lock: Lock, now: datetime, caller: Caller) -> dict[str, Any]:
+    """A grant as :class:`LockRow` has it, for ``caller``."""
     left = round(max(0.0, (lock.expires_at - now).total_seconds()), 3)
-    return _picked(lock_view(lock), LockRow, lease_left_s=left, yours=lock.owner == owner)
+    view = lock_view(lock)
+    view["metadata"] = {key: value for key, value in view["metadata"].items() if not key.startswith(RESERVED)}
+    elsewhere = holds_elsewhere(caller, lock)
+    return _picked(view, LockRow, lease_left_s=left, yours=lock.owner == caller.owner, yours_elsewhere=elsewhere)
 
 
 def lock_line(row: dict[str, Any]) -> str:
     """A grant in one line of text."""
     mode = "" if row["mode"] == "exclusive" else f", {row['mode']}"
     whose = "you" if row["yours"] else f"'{line(row['owner'], 128)}'"
+    whose = f"you through another server process ({whose})" if row["yours_elsewhere"] else whose
     left = f"{format_duration(row['lease_left_s'])} left" if row["lease_left_s"] > 0 else "its lease is over"
     return f"{line(row['name'])}  held by {whose}, token {row['token']}{mode}, {left}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ghcoord.clock import Runtime
 from ghcoord.faces.mcp.answer import Failure
 
 MAX_THREADS = 256
-"""Calls at a time in one server; a further one is refused, and may be tried again."""
+"""Calls at a time in one server; a further one is refused, and may be tried again. Of one user half as many."""
 
 PROGRESS_EVERY = 0.25
 """Seconds between two messages of progress of one call, at least."""
@@ -45,6 +46,7 @@ class Threads:
         self._runtime = runtime
         self._limit = limit
         self._running = 0
+        self._of: Counter[str] = Counter()
         self._mutex = threading.Lock()
 
     @property
@@ -53,21 +55,26 @@ class Threads:
         with self._mutex:
             return self._running
 
-    async def run(self, work: Callable[[Cancelled, Progressed], T], report: Report | None = None) -> T:
+    async def run(
+        self, work: Callable[[Cancelled, Progressed], T], report: Report | None = None, *, who: str = ""
+    ) -> T:
         """``work(cancelled, progress)``, in a thread; raises what it raises.
 
         When the coroutine is cancelled ``cancelled()`` turns true and nobody
-        waits for the rest.  Raises :class:`Failure` when too much runs already.
+        waits for the rest.  Raises :class:`Failure` when too much runs already,
+        in all or for ``who``, where several share the server.
         """
         with self._mutex:
-            if self._running >= self._limit:
+            mine = bool(who) and self._of[who] >= self._limit // 2
+            if mine or self._running >= self._limit:
                 raise Failure(
-                    f"the server runs {self._limit} calls already",
+                    f"the server runs {f'{self._of[who]} calls of yours' if mine else f'{self._limit} calls'} already",
                     "Try again when some of them have ended.",
                     code="THROTTLED",
                     retryable=True,
                 )
             self._running += 1
+            self._of[who] += 1
         loop = asyncio.get_running_loop()
         settled: asyncio.Future[_Outcome[T]] = loop.create_future()
         given_up = threading.Event()
@@ -82,6 +89,9 @@ class Threads:
             finally:
                 with self._mutex:
                     self._running -= 1
+                    self._of[who] -= 1
+                    if not self._of[who]:
+                        del self._of[who]
             call_soon(loop, lambda: None if settled.done() else settled.set_result(outcome))
 
         self._runtime.spawn(body, "ghcoord-mcp-call")

@@ -17,6 +17,7 @@ from ghcoord.faces.mcp.clients.base import WorkerClient
 from ghcoord.faces.mcp.names import NameStyle
 from ghcoord.faces.mcp.outputs import Outputs
 from ghcoord.faces.mcp.owners import Owners
+from ghcoord.faces.mcp.quota import Most, SessionQuota
 from ghcoord.faces.mcp.toolspec import Toolset
 from ghcoord.hub import Hub
 from ghcoord.ids import new_suffix
@@ -126,6 +127,7 @@ def build_server(
     tool_names: NameStyle | str = NameStyle.PLAIN,
     user: str | None = None,
     workspace: str | None = None,
+    user_sessions: Most | None = None,
     log: Log = lambda level, text: None,
 ) -> McpServer:
     """The server of ``hub`` (reference: ``NewMCPServer``), whose sessions ``workers`` runs.
@@ -133,11 +135,12 @@ def build_server(
     ``audit`` records calls, in the hub unless given.  ``toolsets`` chooses tools,
     ``read_only`` leaves those that change nothing, ``tool_names`` is how they
     are listed.  ``user`` and ``workspace`` are whose calls these are, where the
-    transport does not tell.  ``log`` gets (level, text).
+    transport does not tell.  ``user_sessions`` tells how many sessions each of
+    several users may have.  ``log`` gets (level, text).
     """
     style = NameStyle(tool_names)
     catalog = Catalog(all_tools(workers.tools()), toolsets=toolsets, read_only=read_only, style=style)
-    services = Services(hub, workers, Outputs(hub), Owners(hub))
+    services = Services(hub, workers, Outputs(hub), Owners(hub), SessionQuota(user_sessions))
     auditor = Audited(hub) if audit is None else audit
     identify = local_callers(hub, user, workspace)
     adapter = Adapter(services, catalog, auditor=auditor, identify=identify, log=log)

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from ghcoord.faces.mcp.call import Call
     from ghcoord.faces.mcp.caller import Caller
     from ghcoord.model.artifact import Artifact
+    from ghcoord.model.lock import Lock
     from ghcoord.model.task import Task
 
 USER = "mcp_user"
 WORKSPACE = "mcp_workspace"
 CLIENT = "mcp_client"
-"""Keys of a task's metadata that say who submitted it here; nobody can give them as an argument."""
+"""Keys of the metadata of a task or lock that say who made it here; nobody can give them as an argument."""
 
 RESERVED = "mcp_"
 """How metadata keys begin that this server alone writes."""
@@ -40,6 +41,28 @@ def is_own(caller: Caller, task: Task) -> bool:
     """Whether this caller submitted the task."""
     found = task.metadata.get(USER), task.metadata.get(WORKSPACE)
     return found == (caller.user_id, caller.workspace_id)
+
+
+def holds(caller: Caller, lock: Lock) -> bool:
+    """Whether the lock is the caller's: taken through this server, or through another one of the same user."""
+    return lock.owner == caller.owner or holds_elsewhere(caller, lock)
+
+
+def holds_elsewhere(caller: Caller, lock: Lock) -> bool:
+    """Whether the same user took the lock in the same workspace, and with the same token, but through another server.
+
+    The marks in its metadata are written by servers alone, so no other user of
+    a server can claim it.  Another token is another agent, which it excludes.
+    """
+    marks = lock.metadata.get(USER), lock.metadata.get(WORKSPACE)
+    user, slash, holder = lock.owner.rpartition("/")
+    own = (user, slash, marks) == (caller.user_id, "/", (caller.user_id, caller.workspace_id))
+    return own and lock.owner != caller.owner and _credential(holder) == _credential(caller.holder)
+
+
+def _credential(holder: str) -> str:
+    """The token's part of a holder's name; empty where there was none."""
+    return holder.partition(".")[2]
 
 
 def sees_task(call: Call, task: Task) -> bool:

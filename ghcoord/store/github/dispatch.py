@@ -53,6 +53,14 @@ class GithubDispatcher:
     def _path(self) -> str:
         return f"{self._api.repo.path}/actions/workflows/{quote(self._file)}"
 
+    def check(self) -> None:
+        answer = self._api.rest("GET", self._path, expect=(404,))
+        if answer.status == 404:
+            raise self._missing()
+        state = _text(answer.body.get("state")) if isinstance(answer.body, Mapping) else ""
+        if state not in ("", "active"):
+            raise UsageError(f"{self.place} is switched off ({state[:40]}): enable it on its page under Actions")
+
     def start(self, worker_id: str, inputs: Mapping[str, str]) -> Accepted:
         given = {**inputs, WORKER_INPUT: worker_id}
         if len(given) > MAX_INPUTS:
@@ -71,11 +79,14 @@ class GithubDispatcher:
         """Raise the reason in the words of somebody who can change it."""
         repo, text = self._api.repo, say(answer.body)
         if answer.status == 404:
-            raise NotFound(
-                f"there is no workflow {self.place}, or the token may not see it: it must be on the default branch, "
-                "and a token needs actions: write"
-            )
+            raise self._missing()
         raise UsageError(f"{repo.host} does not start {self.place} at {self._ref}: {text or 'it is not accepted'}")
+
+    def _missing(self) -> NotFound:
+        return NotFound(
+            f"there is no workflow {self.place}, or the token may not see it: it must be on the default branch, "
+            "and a token needs actions: write"
+        )
 
     def runs(self, since: float) -> list[RemoteRun]:
         found: list[RemoteRun] = []

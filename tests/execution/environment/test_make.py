@@ -67,6 +67,16 @@ def test_it_is_an_environment(workspace: Path, sandbox: Sandbox) -> None:
     assert untouched(workspace)
 
 
+@pytest.mark.parametrize("name", ["pip", "pip3"])
+def test_its_pip_says_what_to_use(workspace: Path, sandbox: Sandbox, name: str) -> None:
+    """The machine's own would install for another interpreter."""
+    path = make_environment(workspace, sandbox, RUNTIME)
+    search = {"PATH": f"{path}/bin:/usr/bin:/bin"}
+    done = subprocess.run([name, "install", "idna"], capture_output=True, text=True, check=False, env=search)
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "use pkg_install" in done.stderr
+
+
 def test_it_can_be_activated(workspace: Path, sandbox: Sandbox) -> None:
     """``source .venv/bin/activate`` puts its programs first, and ``deactivate`` takes them away."""
     path = make_environment(workspace, sandbox, RUNTIME)

@@ -80,7 +80,18 @@ def test_who_does_not_get_in(guarded: tuple[str, TokenFile]) -> None:
     good = tokens.create("ann", resource=url, lasts=60)
     other = tokens.create("ann", resource="http://127.0.0.1:1/mcp", lasts=60)
     late = tokens.create("ann", resource=url, lasts=0.001)
-    assert 401 == post(url).status_code
+    never = "ghc_" + "x" * 43
+    for sent, why in (
+        (None, "no bearer token was sent"),
+        (f"Basic {good.secret}", "no bearer token was sent"),
+        (f"Bearer {never}", "the token is not known"),
+        (f"Bearer {'x' * 20_000}", "the token is not known"),
+        (f"Bearer {other.secret}", "the token is for another URL"),
+        (f"Bearer {late.secret}", "the token has expired"),
+    ):
+        answer = post(url) if sent is None else post(url, authorization=sent)
+        assert (401, why) == (answer.status_code, answer.json()["error_description"])
+        assert f'error_description="{why}"' in answer.headers["www-authenticate"]
     for wrong in ("Bearer x", "Bearer", f"Basic {good.secret}", f"Bearer {other.secret}", f"Bearer {late.secret}"):
         answer = post(url, authorization=wrong)
         assert 401 == answer.status_code
@@ -99,6 +110,37 @@ def test_a_protocol_session_is_its_makers(guarded: tuple[str, TokenFile]) -> Non
     never = post(url, PING, authorization=f"Bearer {bob}", mcp_session_id="0" * 32)
     assert [200, 404, 404] == [one.status_code for one in answers]
     assert never.text == answers[2].text
+
+
+def test_one_user_leaves_room_for_others(tmp_path: Path) -> None:
+    """With 3 protocol sessions, or 2 open requests, another token of the user is refused; another user is not."""
+    tokens = TokenFile(tmp_path / "tokens.json", SystemRuntime())
+    plain = Plain()
+    limits = HttpLimits(user_protocol_sessions=3, user_requests=2)
+    tokens.create("nobody", resource="http://127.0.0.1:1/mcp", lasts=1)
+    with serving(plain, Auth(tokens), limits=limits) as url:
+        ann, also_ann, bob = (
+            f"Bearer {tokens.create(one, resource=url, lasts=60).secret}" for one in ("ann", "ann", "bob")
+        )
+        opened = [post(url, authorization=ann) for _ in range(4)]
+        assert [200, 200, 200, 503] == [one.status_code for one in opened]
+        assert [503, 200] == [post(url, authorization=one).status_code for one in (also_ann, bob)]
+        session = opened[0].headers["mcp-session-id"]
+        assert 200 == httpx2.delete(url, headers={"authorization": ann, "mcp-session-id": session}).status_code
+        again = post(url, authorization=also_ann)
+        assert 200 == again.status_code
+        held = [one.headers["mcp-session-id"] for one in opened[1:3]]
+        with httpx2.Client() as client:
+            listen = {"authorization": ann, "accept": "text/event-stream"}
+            with (
+                client.stream("GET", url, headers={**listen, "mcp-session-id": held[0]}) as one,
+                client.stream("GET", url, headers={**listen, "mcp-session-id": held[1]}) as two,
+            ):
+                assert [200, 200] == [one.status_code, two.status_code]
+                refused = post(url, PING, authorization=also_ann, mcp_session_id=again.headers["mcp-session-id"])
+                assert (429, "5") == (refused.status_code, refused.headers["retry-after"])
+                assert 200 == post(url, authorization=bob).status_code
+        until(lambda: 200 == post(url, PING, authorization=ann, mcp_session_id=held[0]).status_code)
 
 
 def test_other_names_and_pages_are_refused_first(guarded: tuple[str, TokenFile]) -> None:

@@ -108,6 +108,16 @@ def test_one_of_several_audiences(verifier: JwtVerifier, sign: Sign) -> None:
 
 
 @pytest.mark.parametrize(
+    "strange", [f"{HERE}#x", f"{HERE}?x", HERE.replace("//", "//ann@"), f"{HERE};x", "http://[::1"]
+)
+def test_an_audience_that_is_nearly_this_server(verifier: JwtVerifier, sign: Sign, strange: str) -> None:
+    """Is another one."""
+    grant = verifier.verify(sign(aud=strange), HERE)
+    assert grant is not None
+    assert strange == grant.resource
+
+
+@pytest.mark.parametrize(
     "claims",
     [
         {"iss": "https://evil.example"},

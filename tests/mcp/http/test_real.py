@@ -220,6 +220,33 @@ def test_users_are_kept_apart(server: Served, mode: str) -> None:
     run(play)
 
 
+@pytest.mark.parametrize("told", [(), ("--max-sessions-per-user", "2")])
+def test_one_user_leaves_sessions_for_others(tmp_path: Path, told: tuple[str, ...]) -> None:
+    """Of three sessions a user has two at most, as a default and as told, however many are asked for at once."""
+    hub = tmp_path / "hub.git"
+    create(hub)[0].close()
+    with served(hub, "--max-sessions", "3", *told) as one:
+
+        async def play() -> None:
+            async with connected(one.url, one.token("ann")) as ann, connected(one.url, one.token("bob")) as bob:
+                made: list[bool] = []
+
+                async def make() -> None:
+                    made.append(not (await ann.call_tool("session_create", {})).is_error)
+
+                async with anyio.create_task_group() as group:
+                    for _ in range(4):
+                        group.start_soon(make)
+                assert [False, False, True, True] == sorted(made)
+                assert "2 at most" in await refused(ann, "session_create")
+                await call(bob, "session_create")
+                held = (await call(ann, "session_list"))["sessions"]
+                await call(ann, "session_destroy", session_id=held[0]["id"])
+                await call(ann, "session_create")
+
+        run(play)
+
+
 def test_a_token_to_look_with(server: Served) -> None:
     """With a read-only token only tools that change nothing are listed and run."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,10 @@ def test_list_says_what_is_good(cli: Cli, file: Path, later: Later) -> None:  # 
     later(3601.0)
     shown = cli("mcp", "token", "list", "--token-file", file).out
     assert "expired" in shown
+    cli("mcp", "token", "create", "--user", "b" * 60, "--workspace", "w" * 60, "--token-file", file)
+    shown = cli("mcp", "token", "list", "--token-file", file).out
+    assert 2 == shown.count("http://127.0.0.1:8321/mcp ")
+    assert re.search(r" \d{4}-\d\d-\d\d *$", shown, re.MULTILINE)
     assert max(map(len, shown.splitlines())) <= 80
 
 

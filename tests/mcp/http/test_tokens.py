@@ -84,6 +84,15 @@ def test_a_token_is_for_one_server(tokens: TokenFile) -> None:
     assert "http://127.0.0.1:8321/mcp/" == same.resource
 
 
+def test_whether_any_token_is_good_for_a_server(tokens: TokenFile, runtime: ManualRuntime) -> None:
+    """One for it that has not expired, whichever way its URL is written."""
+    tokens.create("ann", resource="http://127.0.0.1:1/mcp", lasts=60)
+    assert not tokens.serves("http://127.0.0.1:2/mcp")
+    assert tokens.serves("http://127.0.0.1:1/mcp/")
+    runtime.sleep(61)
+    assert not tokens.serves("http://127.0.0.1:1/mcp")
+
+
 def test_tokens_made_at_once_are_all_kept(path: Path, runtime: ManualRuntime) -> None:
     """Several processes may write the file: none undoes what another did."""
     with ThreadPoolExecutor(8) as pool:

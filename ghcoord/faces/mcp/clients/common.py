@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ghcoord.errors import NotFound, OutcomeUnknown
+from ghcoord.errors import GhcoordError, NotFound, OutcomeUnknown
 from ghcoord.faces.mcp.caller import Caller
+from ghcoord.faces.mcp.clients.places import Places
 from ghcoord.hub import Hub
 from ghcoord.ids import new_op_id
 from ghcoord.model.session import Session
@@ -65,6 +66,18 @@ def restore(
         if after is None or (new_id is None and (after.born, after.epoch) == (before.born, before.epoch)):
             raise
         return after
+
+
+def notices(hub: Hub, places: Places, session_id: str, task_id: str = "") -> tuple[str, ...]:
+    """What the caller of a call that has ended, ``task_id``, has to know of the session's files.
+
+    Never raises what the hub does: the call has had its effect, and its answer must not be lost.
+    """
+    try:
+        session = hub.sessions.get(session_id)
+    except GhcoordError as error:
+        return (f"Whether these are the files of earlier calls is not known: {error.message}",)
+    return () if session is None else places.answered(session, task_id)
 
 
 def destroy(hub: Hub, end: Callable[[str], None], session_id: str) -> None:

@@ -89,8 +89,8 @@ class Following:
 
         Raises as ``hub.sessions.submit_call`` does; ``NoCapacity`` when no
         worker took the call, which is withdrawn then and has not run;
-        ``OutcomeUnknown`` when it is not known whether it was queued, and
-        ``WaitTimeout`` when it may run still, naming its task.
+        ``OutcomeUnknown`` when it is not known whether it was queued, or what
+        became of it, and ``WaitTimeout`` when it may run still, naming its task.
         """
         return self._follow(self._submit())
 
@@ -130,7 +130,7 @@ class Following:
                 heard = now
             except _AWAY as error:
                 if now - heard > UNHEARD_FOR:
-                    raise Unavailable(f"{error.message}; the call {task.id} may run on") from error
+                    raise OutcomeUnknown(f"{error.message}; the call {task.id} may run on") from error
                 continue
             self._tell(task)
             if waits is not (task.lease is None):

@@ -24,12 +24,15 @@ class LocalWorkerClient:
 
     Its calls make no task and wait for no tick.  Sessions that another worker
     has, or none since an earlier server ended, are reached through the hub.
-    New sessions need at least the ``sandbox`` tier that is named.
+    New sessions need at least the ``sandbox`` tier that is named.  ``fetches``
+    is for a worker without slots, to which none comes by itself: it takes those
+    that no worker has from their last checkpoint.
     """
 
-    def __init__(self, pool: SessionPool, *, sandbox: str = "full") -> None:
+    def __init__(self, pool: SessionPool, *, sandbox: str = "full", fetches: bool = False) -> None:
         self._pool = pool
         self._sandbox = sandbox
+        self._fetches = fetches
         self._hub = pool.hub
         self._places = Places()
         self._elsewhere = HubWorkerClient(pool.hub, places=self._places)
@@ -101,17 +104,18 @@ class LocalWorkerClient:
             return self._elsewhere.execute(session_id, tool, args, cancelled=given_up, **told)
         if given_up() or self._places.is_at(session_id, self._pool.open_epoch(session_id)):
             return Executed(result)
-        session = self._hub.sessions.get(session_id)
-        return Executed(result, () if session is None else self._places.answered(session))
+        return Executed(result, common.notices(self._hub, self._places, session_id))
 
     def _is_here(self, session_id: str) -> bool:
-        """Whether this worker has the session. Raises ``NotFound``."""
+        """Whether this worker has the session, or takes it now. Raises ``NotFound``."""
         if self._places.is_at(session_id, self._pool.open_epoch(session_id)):
             return True
         session = self._hub.sessions.get(session_id)
         if session is None:
             raise NotFound(f"there is no session {session_id[:128]!r}, or it has ended")
         self._places.know_first(session)
+        if self._fetches and session.worker_id is None and session.checkpoints:
+            session = self._pool.restore(session_id)
         return session.worker_id == self._pool.worker_id
 
     def status(self, session_id: str) -> SessionStatus:

@@ -109,8 +109,7 @@ class HubWorkerClient:
         result = self._result(session_id, task, given_up())
         if given_up():
             return Executed(result)  # nobody hears a notice: the next call gets it
-        session = self._hub.sessions.get(session_id)
-        notices = () if session is None else self._places.answered(session, task.id)
+        notices = common.notices(self._hub, self._places, session_id, task.id)
         return Executed(result, (*notices, *_begun_again(task)))
 
     def _result(self, session_id: str, task: Task, given_up: bool) -> TaskResult:

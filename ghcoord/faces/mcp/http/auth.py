@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, RequireAuthMiddleware
 from mcp.server.auth.provider import AccessToken, TokenVerifier
+from pydantic import AnyHttpUrl
+from starlette.types import Receive, Scope, Send
 
 from ghcoord.faces.mcp.answer import Failure
 from ghcoord.faces.mcp.caller import Caller
-from ghcoord.faces.mcp.http.grants import Auth, Grant, Verifier
+from ghcoord.faces.mcp.http.grants import MISSING, UNKNOWN, Auth, Grant, Verifier
 
 MAX_TOKEN = 16 * 1024
 """Characters of a bearer token; a longer one is not looked at."""
@@ -48,6 +50,28 @@ class SdkVerifier(TokenVerifier):
             claims={"iss": grant.issuer} if grant.issuer else None,
             grant=grant,
         )
+
+
+class Required(RequireAuthMiddleware):
+    """The SDK's check that there is a token that is good here, which says why when there is none."""
+
+    def __init__(self, app: Any, verifier: Verifier, resource: str, metadata: AnyHttpUrl | None = None) -> None:
+        super().__init__(app, [], metadata)
+        self._verifier = verifier
+        self._resource = resource
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if isinstance(scope.get("user"), AuthenticatedUser):
+            await super().__call__(scope, receive, send)
+        else:
+            await self._send_auth_error(send, 401, "invalid_token", self._why(scope))
+
+    def _why(self, scope: Scope) -> str:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"").decode("latin-1")
+        kind, _, token = given.partition(" ")
+        if kind.lower() != "bearer" or not token:
+            return MISSING
+        return UNKNOWN if len(token) > MAX_TOKEN else self._verifier.why_not(token, self._resource)
 
 
 class Callers:

@@ -31,6 +31,13 @@ class Grant:
     read_only: bool = False
 
 
+MISSING = "no bearer token was sent"
+UNKNOWN = "the token is not known"
+OVER = "the token has expired"
+ELSEWHERE = "the token is for another URL"
+"""Why a request is refused, in words that fit into a header."""
+
+
 class Verifier(Protocol):
     """Knows the tokens that are good."""
 
@@ -41,6 +48,14 @@ class Verifier(Protocol):
         """What ``token`` is good for now; ``None`` when it is not. Quick; never raises.
 
         A token for several servers gives ``resource`` when it is one of them.
+        """
+        ...
+
+    def why_not(self, token: str, resource: str) -> str:
+        """Why :meth:`verify` gives nothing, or nothing for ``resource``: one of the reasons of this module.
+
+        Tells no more than that, and of a token that was never good only that
+        it is unknown.  Quick; never raises.
         """
         ...
 

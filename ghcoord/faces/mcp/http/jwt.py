@@ -22,7 +22,7 @@ from jwt.exceptions import PyJWTError
 
 from ghcoord.clock import Runtime
 from ghcoord.errors import InvalidName, UsageError
-from ghcoord.faces.mcp.http.grants import Grant, checked_who
+from ghcoord.faces.mcp.http.grants import ELSEWHERE, OVER, UNKNOWN, Grant, checked_who
 from ghcoord.faces.mcp.http.urls import check_url, same_resource
 
 ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA")
@@ -68,24 +68,34 @@ class JwtVerifier:
 
     def verify(self, token: str, resource: str) -> Grant | None:
         """What ``token`` is good for; ``None`` when it is not ours, not now, or says nothing usable."""
+        found = self._read(token, resource)
+        return found if isinstance(found, Grant) else None
+
+    def why_not(self, token: str, resource: str) -> str:
+        """Why :meth:`verify` gives nothing, or nothing for ``resource``."""
+        found = self._read(token, resource)
+        return ELSEWHERE if isinstance(found, Grant) else found
+
+    def _read(self, token: str, resource: str) -> Grant | str:
+        """What ``token`` is good for, or why for nothing."""
         try:
             keys = self._keys()
         except UsageError as problem:
             if problem.message != self._complained:
                 self._complained = problem.message
                 self._complain(f"no token is accepted: {problem.message}")
-            return None
+            return UNKNOWN
         self._complained = ""
         try:
             header = jwt.get_unverified_header(token)
             claims = _claims(token, header, keys, self.issuer)
             now = self._runtime.now()
             expires = _number(claims, "exp")
-            if expires is None or expires + MARGIN <= now or (_number(claims, "nbf") or 0.0) > now + MARGIN:
-                return None
-            return self._grant(claims, expires, resource)
+            if expires is None or (_number(claims, "nbf") or 0.0) > now + MARGIN:
+                return UNKNOWN
+            return OVER if expires + MARGIN <= now else self._grant(claims, expires, resource)
         except (PyJWTError, InvalidName, ValueError, TypeError, KeyError, RecursionError, OverflowError):
-            return None
+            return UNKNOWN
 
     def stands(self, grant: Grant) -> bool:
         """Whether the token of ``grant`` is not over. Its issuer cannot take it back."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ghcoord.clock import Runtime
 from ghcoord.errors import NotFound, UsageError
-from ghcoord.faces.mcp.http.grants import MAX_WHO, Grant, checked_who
+from ghcoord.faces.mcp.http.grants import ELSEWHERE, MAX_WHO, OVER, UNKNOWN, Grant, checked_who
 from ghcoord.faces.mcp.http.urls import same_resource
 from ghcoord.ids import new_op_id
 
@@ -96,6 +96,18 @@ class TokenFile:
             expires_at=record.expires_at,
             read_only=record.read_only,
         )
+
+    def why_not(self, token: str, resource: str) -> str:
+        """Why :meth:`verify` gives nothing, or nothing for ``resource``."""
+        record = self._known().get(_digest(token))
+        if record is None:
+            return UNKNOWN
+        return OVER if record.expires_at <= self._runtime.now() else ELSEWHERE
+
+    def serves(self, resource: str) -> bool:
+        """Whether any token is good at ``resource`` now."""
+        now = self._runtime.now()
+        return any(one.expires_at > now and same_resource(one.resource, resource) for one in self._known().values())
 
     def stands(self, grant: Grant) -> bool:
         """Whether the token of ``grant`` has neither expired nor been revoked."""

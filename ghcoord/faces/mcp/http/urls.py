@@ -84,7 +84,7 @@ def same_resource(one: str, other: str) -> bool:
         return False
 
 
-def _normal(text: str) -> tuple[str, str, int | None, str, str]:
+def _normal(text: str) -> tuple[str | int | None, ...]:
     url = urlsplit(text)
     return (
         url.scheme.lower(),
@@ -92,6 +92,9 @@ def _normal(text: str) -> tuple[str, str, int | None, str, str]:
         url.port or _PORTS.get(url.scheme.lower()),
         url.path.rstrip("/"),
         url.query,
+        url.fragment,
+        url.username,
+        url.password,
     )
 
 

@@ -13,12 +13,17 @@ from ghcoord.faces.mcp.call import Call
 from ghcoord.faces.mcp.contents import as_text, part_of
 from ghcoord.faces.mcp.rows import ArtifactRow, artifact_line, artifact_row
 from ghcoord.faces.mcp.shown import MAX_PAGE, rows, text
+from ghcoord.faces.mcp.tools.failing import telling
 from ghcoord.faces.mcp.toolspec import Arguments, Returns, Toolset, tool
 from ghcoord.faces.mcp.visible import need_artifact, need_task, sees_artifact
+from ghcoord.model.artifact import Artifact
 from ghcoord.units import format_size
 
 MAX_PUT = 512 * 1024
 """Bytes of a file that one call stores."""
+
+PUT_TIMEOUT = 300.0
+"""Seconds that a worker gets to store a session's file."""
 
 MAX_LISTED = 100
 """Artifacts in one page."""
@@ -132,9 +137,22 @@ def artifact_get(call: Call, args: Get) -> Answer:
 class Put(Arguments):
     """Of ``artifact_put``."""
 
-    name: str = Field(min_length=1, max_length=256, description="Its name, such as report.md; need not be unique.")
-    text: str | None = Field(default=None, max_length=MAX_PUT, description="The content as text: this, or base64.")
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Its name, such as report.md; need not be unique. With path that of the file unless given.",
+    )
+    text: str | None = Field(
+        default=None, max_length=MAX_PUT, description="The content as text: this, or base64, or path."
+    )
     base64: str | None = Field(default=None, max_length=MAX_PUT * 4 // 3 + 4, description="The content as base64.")
+    path: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description="A file of the session's workspace, of any size, whose content it is; give session_id too.",
+    )
     content_type: str | None = Field(default=None, max_length=160, description="text/markdown …; else by name.")
     session_id: _Id | None = Field(
         default=None,
@@ -160,21 +178,57 @@ class Stored(Returns):
     read_only=False,
 )
 def artifact_put(call: Call, args: Put) -> Answer:
-    """Store a file of up to 512 KiB, as text or base64, that others can read by its id after this conversation: a
-    report, a patch, a result. For small facts that change use memory_set instead."""
+    """Store a file that others can read by its id after this conversation: a report, a patch, a result. Its content is
+    text or base64 of up to 512 KiB, or a file of a session of yours (session_id and path), which is then for you alone.
+    For small facts that change use memory_set instead."""
+    if args.path is not None:
+        return _put_file(call, args, args.path)
     content = _content(args)
+    if args.name is None:
+        raise Failure("name: is missing", "Give the artifact a name, such as report.md.")
     if args.session_id is not None:
         call.services.owners.need(call.caller, args.session_id)
     artifact = call.hub.artifacts.put(
         args.name, content, content_type=args.content_type, session_id=args.session_id, retention=args.keep_s
     )
+    return _stored(artifact)
+
+
+def _stored(artifact: Artifact) -> Answer:
     row = artifact_row(artifact)
-    return Answer(f"Stored {artifact_line(row)}\nOthers read it with artifact_get {row['id']}.", {"artifact": row})
+    return Answer(f"Stored {artifact_line(row)}\nIt is read with artifact_get {row['id']}.", {"artifact": row})
+
+
+def _put_file(call: Call, args: Put, path: str) -> Answer:
+    """A session's file, which its worker stores."""
+    if args.text is not None or args.base64 is not None:
+        raise Failure("the content is either text, base64 or path", "Give exactly one of text, base64 and path.")
+    if args.session_id is None:
+        raise Failure("path is that of a session's file", "Give its session_id too.")
+    if args.keep_s is not None:
+        raise Failure("keep_s does not go with path: the hub says how long it is kept", "Leave keep_s out.")
+    session = call.services.owners.need(call.caller, args.session_id)
+    given = {"path": path, "name": args.name, "content_type": args.content_type}
+    with telling(call, session.id):
+        executed = call.workers.execute(
+            session.id,
+            "artifact.put",
+            {name: value for name, value in given.items() if value is not None},
+            timeout=PUT_TIMEOUT,
+            trace=call.trace,
+            progress=call.progress,
+            cancelled=call.cancelled,
+        )
+    result = executed.result
+    if not result.success:
+        raise Failure(result.error, "fs_list shows what is there.", code="FAILED")
+    answer = _stored(need_artifact(call, str(result.data["artifact"]["id"])))
+    return Answer(answer.text, answer.data, notices=executed.notices)
 
 
 def _content(args: Put) -> bytes:
     if (args.text is None) is (args.base64 is None):
-        raise Failure("the content is either text or base64", "Give exactly one of text and base64.")
+        raise Failure("the content is either text or base64", "Give exactly one of text and base64, or a path.")
     if args.text is not None:
         content = args.text.encode()
     else:
@@ -185,7 +239,7 @@ def _content(args: Put) -> bytes:
     if len(content) > MAX_PUT:
         raise Failure(
             f"the content has {len(content)} bytes: at most {MAX_PUT} are accepted in one call",
-            "Split it, or have a task store it.",
+            "Split it, or write it to a file of a session with fs_write, and give session_id and path.",
             code="TOO_LARGE",
         )
     return content

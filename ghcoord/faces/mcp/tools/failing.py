@@ -11,7 +11,10 @@ from ghcoord.faces.mcp.call import Call
 from ghcoord.faces.mcp.owners import no_session
 
 FREE_ONE = "Call session_list and session_destroy for one that is no longer needed, or try again later."
-WEAKER = "Tell the user: bubblewrap has to be installed there, or a weaker sandbox named with --sandbox."
+WEAKER = (
+    "Tell the user: run 'apt-get install bubblewrap' on the worker's machine and start it again; where the worker is "
+    "'ghcoord mcp' itself, its option --sandbox landlock accepts the weaker sandbox."
+)
 LOOK_FIRST = "It may have run: look at the files with fs_list and fs_read before you call it again."
 
 
@@ -32,6 +35,13 @@ def telling(call: Call, session_id: str) -> Iterator[None]:
         raise _failure(error, step) from None
     except (LeaseLost, OutcomeUnknown, WaitTimeout) as error:
         raise _failure(error, LOOK_FIRST) from None
+
+
+def unplaced(error: NoCapacity) -> tuple[str, str]:
+    """What an agent is told of a session that no worker takes: why, and what to do. Another such worker is no help."""
+    if "sandbox tier" not in error.message:
+        return error.message, FREE_ONE
+    return error.message.partition("; start another with ")[0], WEAKER
 
 
 def _lost(call: Call, session_id: str, error: SessionLost) -> Failure:

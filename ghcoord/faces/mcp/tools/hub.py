@@ -6,11 +6,13 @@ from typing import Any
 
 from pydantic import Field
 
+from ghcoord.faces.mcp.advice import for_agent
 from ghcoord.faces.mcp.answer import Answer
 from ghcoord.faces.mcp.call import Call
 from ghcoord.faces.mcp.rows import is_silent
 from ghcoord.faces.mcp.shown import line
 from ghcoord.faces.mcp.toolspec import Arguments, Returns, Toolset, tool
+from ghcoord.faces.mcp.visible import holds
 from ghcoord.faces.views import iso, usage_view
 
 MAX_NAMESPACES = 50
@@ -69,7 +71,7 @@ def hub_status(call: Call, args: Nothing) -> Answer:
         "tasks": tasks,
         "sessions": hub.sessions.count(user=caller.user_id, workspace=caller.workspace_id),
         "locks": len(held),
-        "your_locks": sum(lock.owner == caller.owner for lock in held),
+        "your_locks": sum(holds(caller, lock) for lock in held),
         "memory": [usage_view(one) for one in usage[:MAX_NAMESPACES]],
         "namespaces": len(usage),
     }
@@ -92,7 +94,7 @@ def _text(data: dict[str, Any]) -> str:
         f"memory: {spaces or 'empty'}{more}",
     ]
     if not workers["alive"]:
-        said.append("No worker is alive: tasks wait until one is started ('ghcoord worker start').")
+        said.append(for_agent("No worker is alive: start one with 'ghcoord worker start'; until then tasks wait."))
     return "\n".join(said)
 
 

@@ -13,6 +13,7 @@ from ghcoord.faces.mcp.call import Call
 from ghcoord.faces.mcp.shown import bounded, json_line, line, rows, text
 from ghcoord.faces.mcp.tools.memorywatch import memory_watch
 from ghcoord.faces.mcp.toolspec import Arguments, Returns, Toolset, tool
+from ghcoord.faces.mcp.visible import holds
 from ghcoord.faces.views import iso, iso_or_none
 from ghcoord.model.memory import MemoryEntry
 
@@ -27,6 +28,9 @@ MAX_KEYS = 200
 
 MAX_VALUES = 50
 """Keys in one page when their values are asked for: each is a record to read."""
+
+MAX_NAMED = 20
+"""Namespaces that are named where one has no keys."""
 
 MAX_TTL = 30 * 86_400.0
 """Seconds of the longest time to live."""
@@ -176,8 +180,8 @@ def _fence(call: Call, lock: str | None, token: int | None) -> tuple[str, int] |
     if lock is None or token is None:
         return None
     if call.caller.shared:
-        held = {grant.token: grant.owner for grant in call.hub.locks.holders(lock, include_expired=True)}
-        if held.get(token) not in (None, call.caller.owner):
+        held = call.hub.locks.holders(lock, include_expired=True)
+        if any(grant.token == token and not holds(call.caller, grant) for grant in held):
             raise Failure(
                 f"the lock {line(lock)!r} is not yours under that token", "Take it with lock_acquire.", code="DENIED"
             )
@@ -290,8 +294,18 @@ def memory_list(call: Call, args: List) -> Answer:
         ]
     else:
         lines = [line(key) for key in keys[:limit]]
-    text = rows(lines, "No such keys.", "" if after is None else f'More: after "{line(after)}".')
+    text = rows(lines, "" if lines else _none(call, args), "" if after is None else f'More: after "{line(after)}".')
     return Answer(text, {"namespace": args.namespace, "keys": keys[:limit], "entries": entries, "next_after": after})
+
+
+def _none(call: Call, args: List) -> str:
+    """That there are no keys, and whether there is the namespace."""
+    names = call.hub.memory.namespaces()
+    if args.namespace in names:
+        return "No such keys."
+    known = ", ".join(line(name, 60) for name in names[:MAX_NAMED])
+    said = f"The namespace {line(args.namespace)!r} has no keys."
+    return f"{said} Those that have: {known}{', …' if len(names) > MAX_NAMED else ''}." if names else said
 
 
 def _entry(entry: MemoryEntry) -> dict[str, Any]:

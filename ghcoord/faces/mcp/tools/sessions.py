@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from pydantic import Field
 
-from ghcoord.errors import NoCapacity
+from ghcoord.errors import GhcoordError, NoCapacity, SandboxError
 from ghcoord.faces.mcp.answer import Answer, Failure
 from ghcoord.faces.mcp.call import Call
 from ghcoord.faces.mcp.clients.common import new_session_id
-from ghcoord.faces.mcp.tools.failing import FREE_ONE, WEAKER, telling
+from ghcoord.faces.mcp.tools.failing import telling, unplaced
+from ghcoord.faces.mcp.tools.workspacetext import plain_names
 from ghcoord.faces.mcp.toolspec import Arguments, Returns, Toolset, tool
-from ghcoord.faces.session_views import call_view, checkpoint_view, session_view
+from ghcoord.faces.session_views import call_view, checkpoint_view, session_view, usage_view
 from ghcoord.faces.views import iso
 from ghcoord.model.limits import Limits
-from ghcoord.model.session import Session, SessionStatus
+from ghcoord.model.session import CallNote, Session, SessionStatus
 
 STATES = ("new", "active", "parked", "lost")
 
@@ -35,7 +38,10 @@ class _Create(Arguments):
         description=f"Limits by name: {', '.join(Limits.model_fields)}; e.g. {{'memory_mb': 512}}.",
     )
     allow: tuple[str, ...] = Field(
-        default=(), max_length=50, description="Hosts that it may reach over https besides the package index."
+        default=(),
+        max_length=50,
+        description="Hosts that its commands may reach over https, such as files.example.org; none unless given. "
+        "pkg_install reaches the package index in any case.",
     )
 
 
@@ -112,20 +118,26 @@ def create(call: Call, args: _Create) -> Answer:
     """Make a session: a private workspace in a sandbox with its own Python environment, on a worker.
 
     Its files stay between calls. Give the session_id to fs_write, run_python, shell and the others.
+    No network except the hosts in allow; packages come with pkg_install, pip is not there.
     Nobody's use for a while (30 minutes, unless its worker says otherwise) ends it; session_destroy does at once.
     """
     try:
-        session = call.workers.create(
-            call.caller,
-            metadata=args.metadata,
-            env=args.env,
-            limits={name: int(value) if value.is_integer() else value for name, value in args.limits.items()},
-            allow=args.allow,
-        )
+        with call.services.quota.room(call):
+            session = call.workers.create(
+                call.caller,
+                metadata=args.metadata,
+                env=args.env,
+                limits={name: int(value) if value.is_integer() else value for name, value in args.limits.items()},
+                allow=args.allow,
+            )
     except NoCapacity as error:
-        step = WEAKER if "sandbox tier" in error.message else FREE_ONE
-        raise Failure(error.message, step, code=error.code, retryable=True) from None
-    session = call.hub.sessions.get(session.id) or session
+        why, step = unplaced(error)
+        raise Failure(_nameless(why), step, code=error.code, retryable=True) from None
+    except SandboxError as error:
+        step = "Nothing was made. Try again in a moment; if it fails again, tell the user."
+        raise Failure(_nameless(error.message), step, code=error.code, retryable=error.retryable) from None
+    with suppress(GhcoordError):  # it is there: an error now would lose its id
+        session = call.hub.sessions.get(session.id) or session
     where = f" on the worker {session.worker_id}" if session.worker_id else ""
     return Answer(f"The session {session.id} is ready{where}. Pass it as session_id.", _shown(session))
 
@@ -167,19 +179,23 @@ def list_(call: Call, args: _List) -> Answer:
     read_only=True,
 )
 def status(call: Call, args: _One) -> Answer:
-    """Show where a session is, what it uses and may use, its checkpoints and its last calls."""
+    """Show where a session is, what it may use and used as of its last command, its checkpoints and its last calls.
+
+    The disk is counted now and then, so its figure may be older.
+    """
     session = call.services.owners.need(call.caller, args.session_id)
     with telling(call, session.id):
         known = call.workers.status(session.id)
     shown = _shown(session)
-    shown["session"] |= {"active_tasks": known.active_tasks, "calls": known.calls}
+    calls = max(known.calls, session.calls)  # its worker counts, and tells the hub now and then
+    shown["session"] |= {"active_tasks": known.active_tasks, "calls": calls, "usage": _usage(session, known)}
     shown["session"].pop("tasks")
     data = {
         **shown,
         "state": str(known.state),
         "worker_id": known.worker_id,
         "checkpoints": [_picked(checkpoint_view(one, session.id), _SAVED) for one in session.checkpoints],
-        "recent_calls": [call_view(one) for one in known.tasks],
+        "recent_calls": [_called(one) for one in known.tasks],
     }
     return Answer(_told(session, known), data)
 
@@ -192,7 +208,6 @@ def status(call: Call, args: _One) -> Answer:
     returns=_Destroyed,
     read_only=False,
     destructive=True,
-    idempotent=True,
 )
 def destroy(call: Call, args: _One) -> Answer:
     """End a session: its running calls are stopped, its files and checkpoints removed. Its artifacts stay."""
@@ -242,7 +257,7 @@ def restore(call: Call, args: _Restore) -> Answer:
     """
     session = call.services.owners.need(call.caller, args.session_id)
     new_id = new_session_id(call.hub) if args.as_new else None
-    with telling(call, session.id):
+    with telling(call, session.id), call.services.quota.room(call) if args.as_new else nullcontext():
         restored = call.workers.restore(session.id, args.checkpoint, new_id=new_id)
     restored = call.hub.sessions.get(restored.id) or restored
     start = restored.restored_from if str(restored.state) == "active" else restored.restore_from
@@ -263,6 +278,14 @@ def _shown(session: Session) -> dict[str, Any]:
     }
 
 
+_ID = re.compile(r"\bthe session '?s[0-9a-z]{20}'?")
+
+
+def _nameless(message: str) -> str:
+    """``message`` without the id of a session that was not made."""
+    return _ID.sub("the session", message)
+
+
 def _picked(view: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: view[name] for name in names}
 
@@ -274,6 +297,17 @@ def _row(session: Session) -> dict[str, Any]:
     return row
 
 
+def _called(note: CallNote) -> dict[str, Any]:
+    view = call_view(note)
+    return {**view, "tool": plain_names(view["tool"])}
+
+
+def _usage(session: Session, known: SessionStatus) -> dict[str, Any]:
+    """What the session uses as its worker knows it, which may be newer than its record."""
+    newer = {"memory_mb": known.memory, "cpu_seconds": known.cpu, "disk_mb": known.disk}
+    return usage_view(session.usage) | {name: value for name, value in newer.items() if value is not None}
+
+
 def _told(session: Session, known: SessionStatus) -> str:
     """The status in a few lines."""
     uses = [
@@ -282,16 +316,17 @@ def _told(session: Session, known: SessionStatus) -> str:
         if value is not None
     ]
     limits = session.limits.model_dump(exclude_none=True)
+    calls = max(known.calls, session.calls)
     lines = [
         f"Session {session.id}: {known.state}" + (f" on the worker {known.worker_id}" if known.worker_id else ""),
         f"lost because {session.lost_because}" if session.lost_because else "",
-        f"calls: {known.calls}, running now: {known.active_tasks}; last active {iso(known.last_active)}",
-        f"uses {', '.join(uses)}" if uses else "",
+        f"calls: {calls}, running now: {known.active_tasks}; last active {iso(known.last_active)}",
+        f"used as of its last command, the disk as last counted: {', '.join(uses)}" if uses else "",
         f"limits: {', '.join(f'{name}={value:g}' for name, value in limits.items())}" if limits else "",
         f"its files came from the checkpoint {session.restored_from}" if session.restored_from else "",
     ]
     lines += [f"checkpoint {one.id} {one.name!r} of {iso(one.created_at)}" for one in session.checkpoints]
     for one in known.tasks:
-        how = "ok" if one.success else f"failed: {one.error}"
-        lines.append(f"call {one.tool} at {iso(one.at)}: {how}")
+        how = "ok" if one.success else f"failed: {plain_names(one.error)}"
+        lines.append(f"call {plain_names(one.tool)} at {iso(one.at)}: {how}")
     return "\n".join(line for line in lines if line)

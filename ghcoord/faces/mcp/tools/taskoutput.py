@@ -7,13 +7,14 @@ from typing import Any
 
 from pydantic import Field
 
+from ghcoord.faces.mcp.advice import for_agent
 from ghcoord.faces.mcp.answer import Answer, Failure
 from ghcoord.faces.mcp.call import Call
 from ghcoord.faces.mcp.shown import MAX_DATA, MAX_PAGE, TextPage, bounded, cut, json_line, line, page_of, text
 from ghcoord.faces.mcp.toolspec import Arguments, Returns, Toolset, tool
 from ghcoord.faces.mcp.visible import need_task
 from ghcoord.faces.views import result_view
-from ghcoord.model.task import Task
+from ghcoord.model.task import Task, TaskResult
 
 MAX_OUTPUT = 16_000
 """Characters of a task's output in its result; task_logs has the rest."""
@@ -72,7 +73,7 @@ def task_result(call: Call, args: Result) -> Answer:
     failed = task.ended and data["success"] is not True
     said = [f"Task {task.id} is {task.state}{_why(task)}"]
     if task.result is not None:
-        said.append(f"exit code {task.result.exit_code}, {task.result.duration:.1f} s")
+        said.append(f"{_ended(task.result)}{task.result.duration:.1f} s")
         said += [f"error: {text(data['error'])}"] if data["error"] else []
         said += [f"output:\n{text(data['output'])}"] if data["output"] else []
         errors = data["data"].get("stderr")
@@ -87,6 +88,13 @@ def task_result(call: Call, args: Result) -> Answer:
     return Answer("\n".join(said), data, failed=failed)
 
 
+def _ended(result: TaskResult) -> str:
+    """How its command ended; nothing of a tool that has none."""
+    if result.exit_code is None:
+        return "" if result.success else "it was ended, or did not begin; "
+    return f"exit code {result.exit_code}, "
+
+
 def _why(task: Task) -> str:
     return f": {line(task.cancel_reason)}" if task.cancel_reason else ""
 
@@ -98,8 +106,8 @@ def _data(task: Task) -> dict[str, Any]:
         return {**head, **nothing, "data": {}, "artifacts": [], "truncated": False}
     view = result_view(task.result)
     own = bounded(view["data"], MAX_DATA, MAX_OUTPUT)
-    output, error = cut(view["output"], MAX_OUTPUT), cut(view["error"], MAX_OUTPUT)
-    whole = (output, error, own) == (view["output"], view["error"], view["data"])
+    output, error = cut(view["output"], MAX_OUTPUT), cut(for_agent(view["error"]), MAX_OUTPUT)
+    whole = (output, error, own) == (view["output"], for_agent(view["error"]), view["data"])
     shown = {name: view[name] for name in ("success", "exit_code", "duration")}
     return {
         **head,

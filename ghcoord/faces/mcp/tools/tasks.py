@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from ghcoord.errors import IllegalTransition
+from ghcoord.errors import GhcoordError, IllegalTransition
+from ghcoord.faces.mcp.advice import for_agent
 from ghcoord.faces.mcp.answer import Answer, Failure
 from ghcoord.faces.mcp.call import Call
 from ghcoord.faces.mcp.rows import TaskRow, task_line, task_row
 from ghcoord.faces.mcp.shown import bounded, json_line, line, rows
+from ghcoord.faces.mcp.takes import check_arguments
 from ghcoord.faces.mcp.tools.taskoutput import task_logs, task_result
 from ghcoord.faces.mcp.tools.taskwait import task_wait
 from ghcoord.faces.mcp.toolspec import Arguments, Returns, Toolset, tool
@@ -57,7 +60,9 @@ class Submit(Arguments):
         description="What to run: a task type that workers serve, as worker_list shows, such as shell or run.python.",
     )
     args: dict[str, Any] = Field(
-        default_factory=dict, description='The arguments of that tool, such as {"command": "make test"} for shell.'
+        default_factory=dict,
+        description='The arguments of that tool, such as {"command": "make test"} for shell, {"code": "print(6)"} for '
+        "run.python; worker_status shows what each takes.",
     )
     session_id: SessionId | None = Field(
         default=None, description="Run it in the workspace of this session of yours; else in a new, empty one."
@@ -110,6 +115,7 @@ def task_submit(call: Call, args: Submit) -> Answer:
     for before in args.after:
         need_task(call, before)
     name = _tool_name(call, args.tool)
+    check_arguments(call, name, args.args, in_session=args.session_id is not None)
     if name == FETCH:
         need_artifact(call, str(args.args.get("id", "")))
     offered = call.hub.tasks.offer(
@@ -128,10 +134,12 @@ def task_submit(call: Call, args: Submit) -> Answer:
             trace=call.trace,
         )
     )
-    # A worker may have taken it in the very commit that queued it.
-    task = call.hub.tasks.get(offered.task.id) or offered.task
+    task, why = offered.task, ""
+    with suppress(GhcoordError):  # it is queued: an error now would have it submitted twice
+        # A worker may have taken it in the very commit that queued it.
+        task = call.hub.tasks.get(task.id) or task
+        why = line(for_agent(call.hub.tasks.why_waits(task)), 1000)
     row = task_row(task)
-    why = line(call.hub.tasks.why_waits(task), 1000)
     done = "submitted" if offered.created else "was there already with this id; nothing was queued"
     text = f"Task {row['id']} {done}: {task_line(row)}"
     text += f"\nNo worker can take it now: {why}. It waits until one can." if why else ""
@@ -178,7 +186,7 @@ def task_status(call: Call, args: One) -> Answer:
     blocked (waits for others), queued, leased (runs), failed (will be tried again), succeeded, dead (failed for
     good), cancelled. Do not poll it: task_wait waits. task_result has what it returned, task_logs what it printed."""
     task = need_task(call, args.task_id)
-    why = line(call.hub.tasks.why_waits(task), 1000)
+    why = line(for_agent(call.hub.tasks.why_waits(task)), 1000)
     row, view = task_row(task), task_view(task)
     free = {name: bounded(view[name]) for name in ("args", "metadata", "after", "history")}
     plain = {name: view[name] for name in ("retries", "timeout", "lost")}

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ghcoord.errors import WaitTimeout
+from ghcoord.faces.mcp.advice import for_agent
 from ghcoord.faces.mcp.answer import Answer
 from ghcoord.faces.mcp.call import MAX_WAIT, Call
 from ghcoord.faces.mcp.rows import TaskRow, progress_line, task_line, task_row
@@ -105,6 +106,6 @@ def _next_step(call: Call, tasks: Sequence[Task], going: Sequence[str], done: bo
         failed = any(task.state in ENDED - {State.SUCCEEDED} for task in tasks)
         return f"Next: task_result for what they returned{', task_logs for why one failed' if failed else ''}."
     looked_at = [task for task in tasks if task.id in going][:MAX_EXPLAINED]
-    waits = {why: task.id for task in looked_at if (why := line(call.hub.tasks.why_waits(task), 300))}
+    waits = {why: task.id for task in looked_at if (why := line(for_agent(call.hub.tasks.why_waits(task)), 300))}
     stuck = "".join(f" {task_id} waits: {why}." for why, task_id in waits.items())
     return f"Not ended yet.{stuck} Next: call task_wait again with the same ids, or task_cancel."

@@ -7,10 +7,21 @@ from typing import Any
 from pydantic import Field
 
 from ghcoord.errors import InvalidName
+from ghcoord.faces.mcp.advice import for_agent
 from ghcoord.faces.mcp.answer import Answer, Failure
 from ghcoord.faces.mcp.call import Call
-from ghcoord.faces.mcp.rows import TaskRow, WorkerRow, is_silent, task_line, task_row, worker_line, worker_row
+from ghcoord.faces.mcp.rows import (
+    MAX_TYPES,
+    TaskRow,
+    WorkerRow,
+    is_silent,
+    task_line,
+    task_row,
+    worker_line,
+    worker_row,
+)
 from ghcoord.faces.mcp.shown import bounded, json_line, line, rows
+from ghcoord.faces.mcp.takes import spelled_of
 from ghcoord.faces.mcp.toolspec import Arguments, Returns, Toolset, tool
 from ghcoord.faces.mcp.visible import sees_task
 from ghcoord.faces.views import worker_view
@@ -70,7 +81,7 @@ def worker_list(call: Call, args: List) -> Answer:
 
 
 def _nobody() -> str:
-    return "No worker is registered: queued tasks wait until one is started (ghcoord worker start). Tell the user."
+    return for_agent("No worker is registered: start one with 'ghcoord worker start'; until then queued tasks wait.")
 
 
 class One(Arguments):
@@ -88,6 +99,10 @@ class StatusOf(WorkerRow):
     noticed_after: float = Field(description="Seconds after which its death is noticed and its tasks go elsewhere.")
     recent_types: dict[str, Any] = Field(description="How many tasks it has lately ended, by type.")
     metadata: dict[str, Any]
+    takes: dict[str, str] = Field(
+        description="The args of its task types for task_submit, ? after those that may be left out; of registered "
+        "functions nothing is known."
+    )
     sessions: list[str] = Field(description="Ids of your sessions on it.")
     tasks: list[TaskRow] = Field(description="What it runs now, as far as you may see it.")
 
@@ -103,7 +118,7 @@ class StatusOf(WorkerRow):
 )
 def worker_status(call: Call, args: One) -> Answer:
     """Look at one worker: whether it is alive, what it can run, what it runs now, and which of your sessions it has.
-    Use it when a task or a session on it does not go on."""
+    Use it when a task or a session on it does not go on, or to see what args its task types take."""
     hub = call.hub
     try:
         worker = hub.workers.get(args.worker_id)
@@ -119,10 +134,12 @@ def worker_status(call: Call, args: One) -> Answer:
     sessions = _own_sessions(call, worker.session_ids)
     more = {name: bounded(view[name]) for name in ("recent_types", "metadata")}
     plain = {name: view[name] for name in ("drain_requested", "registered_at", "expires_at", "noticed_after")}
+    takes = spelled_of(call, worker.capabilities.supported_task_types[:MAX_TYPES])
     said = [
         worker_line(row),
         f"host {line(worker.hostname, 200)}, last heartbeat {view['last_heartbeat']}, lease ends {view['expires_at']}",
         *([f"health {json_line(row['health'])}"] if row["health"] else []),
+        *(f"task type {line(name, 64)} takes {line(told)}" for name, told in takes.items()),
         *([f"your sessions on it: {', '.join(sessions)}"] if sessions else []),
         *([f"runs:\n{rows([task_line(one) for one in tasks], '')}"] if tasks else ["runs nothing that you may see"]),
     ]
@@ -131,7 +148,7 @@ def worker_status(call: Call, args: One) -> Answer:
             f"It is silent: its tasks go to others about {worker.ttl + hub.clock_margin:.0f} s after its last sign of "
             "life, its sessions as far as they have a checkpoint (session_restore)."
         )
-    return Answer("\n".join(said), {**row, **plain, **more, "sessions": sessions, "tasks": tasks})
+    return Answer("\n".join(said), {**row, **plain, **more, "takes": takes, "sessions": sessions, "tasks": tasks})
 
 
 def _own_sessions(call: Call, ids: tuple[str, ...]) -> list[str]:

@@ -10,14 +10,23 @@ from typing import Any
 from ghcoord.faces.mcp.answer import Answer
 from ghcoord.faces.mcp.call import Call
 from ghcoord.faces.mcp.clients.base import Executed
+from ghcoord.faces.mcp.present import shorten
 from ghcoord.faces.mcp.tools import workspacetext as texts
 from ghcoord.faces.mcp.tools.failing import telling
 from ghcoord.faces.mcp.tools.workspacespec import LIST_PAGE, Given, arguments_of, checked, returns_of
 from ghcoord.faces.mcp.toolspec import Toolset, ToolSpec
+from ghcoord.model.task import TaskResult
 from ghcoord.model.tool import Tool
+
+NETWORK = "No network except the hosts in allow of session_create."
 
 ENVIRONMENT = ".venv"
 """The folder of a session's Python environment, in its workspace."""
+
+ARTIFACTS = "ghcoord://artifacts/"
+
+REDIRECTED = {"shell", "run.python"}
+"""Tools whose output an agent can send to a file instead."""
 
 Run = Callable[[Call, Tool, Given], Answer]
 
@@ -77,7 +86,7 @@ def _execute(call: Call, tool: Tool, given: Given, heard: texts.Heard | None = N
 
     def log(stream: str, text: str) -> None:
         if heard is not None:
-            heard.add(text)
+            heard.add(stream, text)
         if line := text.rstrip().rpartition("\n")[2].strip():
             call.progress(None, line[-200:])
 
@@ -101,9 +110,15 @@ def _answer(executed: Executed, text: str, data: Mapping[str, Any]) -> Answer:
         "exit_code": result.exit_code,
         "duration_s": result.duration,
         "truncated": result.truncated,
-        "error": result.error,
+        "error": shorten(_error(result), texts.MOST_ERROR),
     }
     return Answer(text, {**always, **data}, failed=not result.success, notices=executed.notices)
+
+
+def _error(result: TaskResult) -> str:
+    """Why it failed: what a worker says names tools as they are listed, what a command printed stays as it is."""
+    own = result.exit_code is None or result.error not in str(result.data.get("stderr", ""))
+    return texts.plain_names(result.error) if own else result.error
 
 
 def _run(call: Call, tool: Tool, given: Given) -> Answer:
@@ -112,25 +127,35 @@ def _run(call: Call, tool: Tool, given: Given) -> Answer:
     executed = _execute(call, tool, given, heard)
     result = executed.result
     data = dict(result.data)
-    shown = texts.printed(result)
-    if (
-        result.truncated
-        or len(shown) > texts.MOST
-        or any(len(str(data.get(n, ""))) > texts.MOST for n in texts.STREAMS)
-    ):
-        title = f"output of {tool.name} in {given.session_id}"
-        data = texts.shortened(data)
-        data |= {"truncated": True, "full_output": _kept(call, title, executed, heard)}
-        shown = texts.fitting(shown, texts.MOST) + f"\n[This is not all: {data['full_output']} has the whole output.]"
-    return _answer(executed, shown, data)
+    if result.truncated:
+        data |= heard.whole(data)
+    shown = texts.printed(result, data)
+    fitting = texts.shortened(data)
+    ends = []
+    if result.truncated or fitting != data or texts.size(shown) > texts.MOST:
+        uri = _kept(call, f"output of {tool.name.replace('.', '_')} in {given.session_id}", executed, heard)
+        ends.append(_left_out(tool, uri, result.truncated or texts.size(shown) > texts.MOST))
+        data = {**fitting, "truncated": True, "full_output": uri}
+    if (module := texts.missing(result)) and tool.name != "pkg.install":
+        ends.append(f"[There is no module {module}: install its package with pkg_install; pip is not there.]")
+    return _answer(executed, "\n".join([shorten(shown, texts.MOST), *ends]), data)
+
+
+def _left_out(tool: Tool, uri: str, text: bool) -> str:
+    """Where the whole is: many clients give models no way to resources, but a file can be read."""
+    read = ", artifact_get reads it" if uri.startswith(ARTIFACTS) else ""
+    redirect = read + ("; or redirect to a file and read it with fs_read" if tool.name in REDIRECTED else "")
+    if text:
+        return f"[This is not all: {uri} has the whole output{redirect}.]"
+    return f"[This is all, but stdout and stderr in the structured data are cut: {uri} has the whole output{redirect}.]"
 
 
 def _kept(call: Call, title: str, executed: Executed, heard: texts.Heard) -> str:
     """Where all of the output is: the artifact in which the worker keeps it, else what was heard of it here."""
     result = executed.result
     if result.truncated and result.artifacts:
-        return f"ghcoord://artifacts/{result.artifacts[-1]}"
-    whole = texts.printed(result)
+        return f"{ARTIFACTS}{result.artifacts[-1]}"
+    whole = texts.printed(result, result.data)
     return call.services.outputs.keep(
         call.caller, title, max(whole, heard.text(), key=len) if result.truncated else whole
     )
@@ -140,7 +165,19 @@ def _plain(call: Call, tool: Tool, given: Given) -> Answer:
     """A tool whose output is short."""
     executed = _execute(call, tool, given)
     result = executed.result
-    return _answer(executed, result.output if result.success else result.error, result.data)
+    return _answer(executed, result.output if result.success else _error(result), result.data)
+
+
+def _write(call: Call, tool: Tool, given: Given) -> Answer:
+    """What was written, and where."""
+    answer = _plain(call, tool, given)
+    if answer.failed:
+        return answer
+    data = answer.data
+    done = "Added" if given.args.get("append") else "Wrote"
+    path = data.get("path", given.args["path"])
+    said = f"{done} {data['bytes_written']} bytes to {path}" if "bytes_written" in data else f"{done} {path}"
+    return Answer(f"{said}.", data, notices=answer.notices)
 
 
 def _read(call: Call, tool: Tool, given: Given) -> Answer:
@@ -153,7 +190,7 @@ def _read(call: Call, tool: Tool, given: Given) -> Answer:
             break
         limit //= 2
     if not executed.result.success:
-        return _answer(executed, executed.result.error, data)
+        return _answer(executed, _with_step(executed.result.error), data)
     text = str(data["contents"])
     if (following := data["next_offset"]) is not None:
         text += f"\n[{following} of {data['size']} bytes: call again with offset {following} for the rest]"
@@ -162,12 +199,27 @@ def _read(call: Call, tool: Tool, given: Given) -> Answer:
     return _answer(executed, text, {**data, "truncated": following is not None})
 
 
+_STEPS = (
+    ("is a folder", "Use fs_list for what is in it."),
+    ("not a folder", "Use fs_read for a file."),
+    ("no such file", "fs_list shows what is there."),
+)
+"""What to do after an error of a file that has these words."""
+
+
+def _with_step(error: str) -> str:
+    """``error`` with what to do next, where that is known."""
+    step = next((step for words, step in _STEPS if words in error), "")
+    said = texts.plain_names(error)
+    return f"{said.rstrip('.')}. {step}" if step else said
+
+
 def _list(call: Call, tool: Tool, given: Given) -> Answer:
     """One page of the names, which the worker gives all at once."""
     executed = _execute(call, tool, given)
     result = executed.result
     if not result.success:
-        return _answer(executed, result.error, result.data)
+        return _answer(executed, _with_step(result.error), result.data)
     names, details, left_out = _own_entries(given, result.data)
     offset = given.page.get("offset", 0)
     end = min(len(names), offset + given.page.get("limit", LIST_PAGE))
@@ -230,7 +282,7 @@ OFFERS = (
         "Write a file",
         "Write a file of the session's workspace, or add to its end with append. Folders are made. "
         "Contents over a few 100 KB in several calls, with append.",
-        _plain,
+        _write,
         destructive=True,
     ),
     _Offer(
@@ -245,7 +297,8 @@ OFFERS = (
         "run.python",
         "Run Python",
         "Run Python code, or a file of the workspace, in the session's sandbox, with the packages of pkg_install. "
-        "Returns stdout, stderr and exit code. Nothing but files stays for the next call.",
+        "Returns stdout, stderr and exit code. Nothing but files stays for the next call. "
+        f"Install packages with pkg_install, pip is not there. {NETWORK}",
         _run,
         destructive=True,
         open_world=True,
@@ -254,7 +307,8 @@ OFFERS = (
         "shell",
         "Run a shell command",
         "Run a command with /bin/sh in the session's workspace and sandbox. Returns stdout, stderr and exit code. "
-        "Processes that it leaves behind are ended.",
+        "Processes that it leaves behind are ended. "
+        f"Install packages with pkg_install, pip is not there. {NETWORK}",
         _run,
         destructive=True,
         open_world=True,
@@ -270,8 +324,8 @@ OFFERS = (
     _Offer(
         "test.run",
         "Run tests",
-        "Run pytest in the session's workspace: counts, and each test's outcome. pytest must be installed there "
-        "with pkg_install. Give long suites a timeout_s.",
+        "Run pytest in the session's workspace: counts, and each test's outcome. Install packages, pytest too, "
+        "with pkg_install, pip is not there. Give long suites a timeout_s.",
         _test,
         open_world=True,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import Any
 
 from ghcoord.errors import UsageError
 from ghcoord.faces.mcp.answer import Failure
+from ghcoord.faces.mcp.tools.workspacetext import plain_names
+from ghcoord.faces.mcp.toolspec import readable
 from ghcoord.model.tool import Tool, json_problem
 
 TIMEOUT = 120.0
@@ -26,6 +29,13 @@ LIST_PAGE = 500
 MAX_LIST_PAGE = 2000
 """Names that fs_list returns at most in one call."""
 
+CREATE_FIRST = "Call session_create first: it returns one."
+CORRECT = "Correct that argument and call again."
+PATH = "Give a path relative to the workspace, such as src/main.py, without '..'."
+
+_PATH = re.compile(r"\b(path traversal|the path|in the path|path of a file|relative to workspace root)\b")
+"""In what is said of a path that is refused."""
+
 SESSION_ID = {
     "type": "string",
     "minLength": 1,
@@ -42,7 +52,10 @@ TIMEOUT_S = {
 
 _ALWAYS: Mapping[str, Any] = {
     "success": {"type": "boolean"},
-    "exit_code": {"type": ["integer", "null"], "description": "Of the command; null where there was none."},
+    "exit_code": {
+        "anyOf": [{"type": "integer"}, {"type": "null"}],
+        "description": "Of the command; null where there was none, or where it was ended.",
+    },
     "duration_s": {"type": "number"},
     "truncated": {"type": "boolean", "description": "Whether something was left out for its size."},
     "error": {"type": "string", "description": "Why it failed; empty on success."},
@@ -85,7 +98,7 @@ class Given:
 
 def arguments_of(tool: Tool) -> dict[str, Any]:
     """The JSON schema of what an agent passes."""
-    schema: dict[str, Any] = deepcopy(dict(tool.arguments or {"type": "object", "properties": {}}))
+    schema: dict[str, Any] = readable(deepcopy(dict(tool.arguments or {"type": "object", "properties": {}})))
     own = schema.get("properties", {})
     for name, one in own.items():
         if name in _FIELDS:
@@ -110,10 +123,10 @@ def _whole(name: str, least: int, most: int | None, default: int) -> dict[str, A
 
 def returns_of(tool: Tool) -> dict[str, Any]:
     """The tool's own fields, which a call that failed may lack, and those that there always are."""
-    schema: dict[str, Any] = deepcopy(dict(tool.returns or {"type": "object", "properties": {}}))
+    schema: dict[str, Any] = readable(deepcopy(dict(tool.returns or {"type": "object", "properties": {}})))
     paging: dict[str, Any] = {}
     if tool.name == "fs.list":
-        paging = {"total": {"type": "integer"}, "next_offset": {"type": ["integer", "null"]}}
+        paging = {"total": {"type": "integer"}, "next_offset": {"anyOf": [{"type": "integer"}, {"type": "null"}]}}
     return {
         **schema,
         "properties": {**schema.get("properties", {}), **paging, **_ALWAYS},
@@ -130,34 +143,40 @@ def checked(tool: Tool, schema: Mapping[str, Any], given: Mapping[str, Any]) -> 
     Raises :class:`Failure` naming what is wrong.
     """
     takes = f"It takes: {', '.join(schema['properties'])}."
+    name = tool.name.replace(".", "_")
     if problem := json_problem(dict(given), "the arguments"):
         raise Failure(problem, takes)
     session_id = given.get("session_id")
     if "session_id" not in given:
-        raise Failure("session_id is missing", "Call session_create first: it returns one.")
+        raise Failure("session_id is missing", CREATE_FIRST)
     if not isinstance(session_id, str) or not 1 <= len(session_id) <= 128:
-        raise Failure("session_id must be the text that session_create returned", takes)
+        raise Failure("session_id must be the text that session_create returned", CREATE_FIRST)
     timeout = given.get("timeout_s", TIMEOUT)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT:
-        raise Failure(f"timeout_s must be a number of seconds above 0, at most {MAX_TIMEOUT:g}", takes)
+        raise Failure(f"timeout_s must be a number of seconds above 0, at most {MAX_TIMEOUT:g}", CORRECT)
+    if unknown := next((each for each in given if each not in schema["properties"]), None):
+        raise Failure(f"{name} has no argument {unknown[:100]!r}", takes)
     own = {name: value for name, value in given.items() if name not in ("session_id", "timeout_s")}
     page: dict[str, int] = {}
     if tool.name == "fs.list":
-        page = {name: own.pop(name) for name in ("offset", "limit") if name in own}
-        for name, value in page.items():
-            _check_whole(name, value, schema, takes)
+        page = {each: own.pop(each) for each in ("offset", "limit") if each in own}
+        for each, value in page.items():
+            _check_whole(each, value, schema)
     if tool.name == "fs.read":
         own.setdefault("limit", READ_BYTES)
-        _check_whole("limit", own["limit"], schema, takes)
+        _check_whole("limit", own["limit"], schema)
     try:
         tool.check(own)
     except UsageError as mistake:
-        raise Failure(mistake.message, takes, code=mistake.code) from None
+        said = plain_names(mistake.message).replace(": input should be ", " must be ")
+        said = said.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+        step = takes if "needs the argument" in said else PATH if _PATH.search(said) else CORRECT
+        raise Failure(said, step, code=mistake.code) from None
     return Given(session_id, float(timeout), own, page)
 
 
-def _check_whole(name: str, value: Any, schema: Mapping[str, Any], takes: str) -> None:
+def _check_whole(name: str, value: Any, schema: Mapping[str, Any]) -> None:
     wanted = schema["properties"][name]
     least, most = wanted["minimum"], wanted.get("maximum", 1 << 53)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise Failure(f"{name} must be a whole number from {least} to {most}", takes)
+        raise Failure(f"{name} must be a whole number from {least} to {most}", CORRECT)
