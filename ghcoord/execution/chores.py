@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ghcoord.errors import Denied, NotFound, Unavailable, UsageError
 from ghcoord.execution.rhythm import Rhythm
 from ghcoord.execution.sandbox.orphans import end_orphans
-from ghcoord.execution.session.pool import SessionPool
+from ghcoord.execution.session.pool import STALE_AFTER, SessionPool
 from ghcoord.execution.summary import Log, Summary
 from ghcoord.hub import Hub
 
@@ -75,7 +75,7 @@ class Chores:
             self._hub.locks.tend()
             self._hub.workers.sweep(heads)
             self._hub.tasks.retain()
-            if cleaned := self._hub.sessions.clean(self._sessions.stale_after):
+            if cleaned := self._clean_sessions():
                 self._log("info", f"{cleaned} sessions that nobody used were destroyed")
             self._clean_artifacts()
         if now >= self._next_sweep:
@@ -83,6 +83,18 @@ class Chores:
             if swept := self._sessions.sweep():
                 self._log("info", f"the files of {swept} sessions were removed: their workers are gone")
         return bool(recovered)
+
+    def _clean_sessions(self) -> int:
+        """Destroy those here that are idle for this worker's time, and those that no worker has for the usual one.
+
+        Other workers have times of their own.
+        """
+        sessions, after = self._hub.sessions, self._sessions.stale_after
+        every = sessions.list()
+        here = {one.id for one in every if one.worker_id == self._worker_id}
+        nowhere = {one.id for one in every if one.worker_id is None}
+        cleaned = sessions.clean(after, only=here) if here else 0
+        return cleaned + sessions.clean(max(after, STALE_AFTER), only=nowhere)
 
     def _clean_artifacts(self) -> None:
         """Remove those whose time is over. What this machine's settings cannot reach is told once, and stays."""

@@ -52,6 +52,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 _LONG = {"README.md", "docs/benchmarks.md"} | {
     f"docs/how-to/{name}.md"
     for name in (
+        "actions",
         "audit",
         "autoscale",
         "balance-load",

@@ -7,6 +7,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from ghcoord.hub import Hub
 from tests.docs.pages import ROOT
 from tests.examples.conftest import EXAMPLES, Start, ended
@@ -25,6 +27,7 @@ def test_every_example_is_tested() -> None:
         assert f"({path})" in readme or f"({path.parent})" in readme, f"the README does not mention {path}"
 
 
+@pytest.mark.slow
 def test_deploy_lock(hub: Hub, start: Start) -> None:
     """Deploys under the lock, records the version by a fenced write, and leaves the lock free."""
     assert ended(start("deploy_lock.sh", "1.4")).startswith("deploying 1.4 under token ")
@@ -42,6 +45,7 @@ def test_deploy_lock_needs_its_settings(hub: Hub, start: Start) -> None:
     assert hub.memory.get("deployed") is None
 
 
+@pytest.mark.slow
 def test_python_worker(hub: Hub, start: Start) -> None:
     """Serves the tool that it registers, and ends when there is no more work."""
     task = hub.tasks.submit("words.count", {"text": "to be or not to be"})
@@ -51,6 +55,7 @@ def test_python_worker(hub: Hub, start: Start) -> None:
     assert {"to": 2, "be": 2, "or": 1, "not": 1} == result.data["value"]
 
 
+@pytest.mark.slow
 def test_python_worker_ends_on_sigterm(hub: Hub, start: Start) -> None:
     """SIGTERM drains it: exit code 0, and it is no longer registered."""
     worker = start("python_worker.py", "60")
@@ -60,6 +65,7 @@ def test_python_worker_ends_on_sigterm(hub: Hub, start: Start) -> None:
     assert [] == hub.workers.list()
 
 
+@pytest.mark.slow
 def test_compare_and_set(hub: Hub, start: Start) -> None:
     """Three processes that count at the same time lose no count."""
     for process in [start("compare_and_set.py", "10") for _ in range(3)]:

@@ -16,6 +16,7 @@ OPTIONAL = {"compare_and_set.py", "python_worker.py"}
 """They need no arguments, but a hub."""
 
 
+@pytest.mark.slow
 def test_without_arguments_and_without_a_hub(start: Start) -> None:
     """A usage of one line and what is missing, or one line that says how to name a hub."""
     started = {name: start(name, GHCOORD_HUB="") for name in PYTHON}

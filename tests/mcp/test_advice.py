@@ -49,6 +49,7 @@ def messages() -> Iterator[str]:
                     yield text
 
 
+@pytest.mark.slow
 def test_no_message_sends_an_agent_to_a_command() -> None:
     """Of each message a command is left only in advice for the user, and none for which there is a tool."""
     found = list(messages())

@@ -132,6 +132,7 @@ def test_workflows_are_those_of_the_default_branch(me: Asking, twin: Twin) -> No
     assert 404 == me("GET", WORKFLOW).status
 
 
+@pytest.mark.slow
 def test_files_that_have_no_trigger_or_are_broken(me: Asking) -> None:
     """Every way to write the trigger counts; whatever else lies there is refused as GitHub does."""
     for name, text in {**BY_HAND, **NEVER}.items():

@@ -104,6 +104,23 @@ def test_sessions_that_nobody_uses_are_destroyed(
 
 
 @pytest.mark.slow
+def test_a_short_time_is_for_a_workers_own_sessions(
+    hub: Hub, start: Callable[..., WorkerDaemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that keeps idle sessions for half a second destroys its own, not those of another."""
+    monkeypatch.setattr("ghcoord.execution.chores.CARE_EVERY", 0.2)
+    start("w1")
+    hub.sessions.create("theirs", worker="w1")
+    start("w2", stale_after=0.5)
+    hub.sessions.create("own", worker="w2")
+    for name in ("theirs", "own"):
+        call(hub, name, "true")
+    until(lambda: "own" not in [one.id for one in hub.sessions.list()])
+    time.sleep(1.0)
+    assert ["theirs"] == [one.id for one in hub.sessions.list()]
+
+
+@pytest.mark.slow
 def test_a_drain_keeps_its_lease_while_it_saves(
     hub: Hub, start: Callable[..., WorkerDaemon], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -308,7 +308,7 @@ class LocalSessions(ABC):
         """What the session uses and did last: from memory where it is open here. Raises ``NotFound``."""
         with self._lock:
             entry = self._entries.get(session_id)
-            if entry is not None and entry.folder is not None:
+            if entry is not None and entry.folder is not None and not entry.closing:
                 return entry.status(self.worker_id)
         return self.hub.sessions.status(session_id)
 

@@ -612,6 +612,16 @@ def test_reports_say_what_is_new(hub: Hub, station: Make) -> None:
     assert not one.pool.news
 
 
+def test_a_session_that_is_being_closed_has_no_status(hub: Hub, station: Make) -> None:
+    """Once it is destroyed it is not found, also while its files are still put away."""
+    one = station()
+    one.pool.create("s1")
+    hub.sessions.destroy("s1")
+    one.pool._entries["s1"].closing = "it was destroyed or moved"
+    with pytest.raises(NotFound):
+        one.pool.status("s1")
+
+
 def test_status_is_quick(hub: Hub, station: Make) -> None:
     """From memory: far below a millisecond, whatever runs."""
     import time
