@@ -183,9 +183,8 @@ class SandboxContract:
     def test_temporary_files(self, bench: SandboxUnderTest) -> None:
         """TMPDIR can be written; where files are kept apart, what was in it is gone with the command."""
         workspace = bench.workspace()
-        assert (
-            "kept\n" == bench.sh('f=$(mktemp) && echo kept > "$f" && cat "$f" && rm "$f"', workspace=workspace).stdout
-        )
+        done = bench.sh('f=$(mktemp) && echo kept > "$f" && cat "$f" && rm "$f"', workspace=workspace)
+        assert "kept\n" == done.stdout, done.stderr
         if bench.confines:
             script = 'cd "$TMPDIR" && mkdir -p a/b && echo x > a/b/file && ln -s /etc link && chmod 0 a'
             assert 0 == bench.sh(script, workspace=workspace).exit_code
