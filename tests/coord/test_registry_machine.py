@@ -180,7 +180,8 @@ class RegistryMachine(Machine):
             return
         idle = draining or known.drain
         ready = [name for name, job in self.jobs.items() if job.queued]
-        expected = [] if idle else ready[:want]
+        # Without slots it has calls of its own sessions only.
+        expected = [] if idle or not known.slots else ready[:want]
         assert (expected, known.drain) == ([task.id for task in reply.leased], reply.drain)
         for name in expected:
             self.jobs[name].holder = worker_id
