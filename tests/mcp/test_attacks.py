@@ -213,7 +213,7 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple
     made = {}
     folders = [tmp_path_factory.mktemp(name) for name in ("local", "remote")]
     for folder in (*folders, *folders[0].parents[:2]):
-        folder.chmod(0o711)
+        folder.chmod(folder.stat().st_mode | 0o011)
     with (
         open_hub(folders[0]) as one,
         open_hub(folders[1]) as two,
