@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ghcoord.execution.sandbox.canaries import GAPS
-from ghcoord.faces.cli.workerstart import SANDBOXES
+from ghcoord.faces.cli.workeroptions import SANDBOXES
 from tests.docs.pages import ROOT
 from tests.execution.attacks import attempts
 

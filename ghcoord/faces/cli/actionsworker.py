@@ -12,6 +12,8 @@ from ghcoord.errors import UsageError
 from ghcoord.faces.cli.actionshub import enter_job, failures_shown, hub_of, open_log
 from ghcoord.faces.cli.common import duration, number, one_of, parse_labels, parse_pairs
 from ghcoord.faces.cli.output import note, respond
+from ghcoord.faces.cli.workeroptions import LEVELS, AtMost, NoCommands
+from ghcoord.faces.cli.workeroptions import SANDBOXES as EVERY
 from ghcoord.units import format_duration
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from ghcoord.faces.actions.environment import JobEnvironment
     from ghcoord.hub import Hub
 
-LEVELS = ("debug", "info", "warn", "error")
-SANDBOXES = ("auto", "bwrap", "landlock", "container")
+SANDBOXES = tuple(one for one in EVERY if one != "none")
+"""On a runner nothing runs unprotected."""
 
 HOSTED_LIMIT = 6 * 3600.0
 """Seconds after which GitHub ends a job on a hosted runner, and the default of ``timeout-minutes``."""
@@ -61,10 +63,7 @@ def worker(
     max_sessions: Annotated[
         int | None, number("--max-sessions", least=1, most=10_000, help="Sessions at a time; default 5.")
     ] = None,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option("--limit", metavar="K=V", help="The most that a task or session gets, as memory_mb=512; several."),
-    ] = None,
+    limit: AtMost = None,
     sandbox: Annotated[
         str | None,
         typer.Option(
@@ -74,9 +73,7 @@ def worker(
             help="auto, bwrap, landlock or container; default auto: bwrap, else landlock.",
         ),
     ] = None,
-    no_commands: Annotated[
-        bool, typer.Option("--no-commands", help="Offer no tool that runs commands: needs no sandbox.")
-    ] = False,
+    no_commands: NoCommands = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not repeat in the log what tasks say.")] = False,
     fail_on_failure: Annotated[
         bool, typer.Option("--fail-on-failure", help="Exit 8 when a task failed for good.")

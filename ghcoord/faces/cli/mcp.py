@@ -11,7 +11,7 @@ from ghcoord.errors import UsageError
 from ghcoord.faces.cli.common import Group, duration, number, one_of
 from ghcoord.faces.cli.context import invocation
 from ghcoord.faces.cli.mcptokens import app as tokens
-from ghcoord.faces.cli.workerstart import LEVELS, SANDBOXES
+from ghcoord.faces.cli.workeroptions import LogLevel, Sandbox, UnsafeNoSandbox
 
 NAME_STYLES = ("plain", "dotted")
 
@@ -94,18 +94,8 @@ def mcp(
     session_ttl: Annotated[
         float | None, duration("--session-ttl", help="Unused this long, a session ends; default 30m.")
     ] = None,
-    sandbox: Annotated[
-        str | None,
-        typer.Option(
-            "--sandbox",
-            metavar="DRIVER",
-            parser=one_of(SANDBOXES),
-            help="auto, bwrap, landlock, container, or none; default auto: bwrap, else landlock.",
-        ),
-    ] = None,
-    unsafe_no_sandbox: Annotated[
-        bool, typer.Option("--unsafe-no-sandbox", help="Run commands unprotected where no sandbox works.")
-    ] = False,
+    sandbox: Sandbox = None,
+    unsafe_no_sandbox: UnsafeNoSandbox = False,
     audit_log: Annotated[
         str | None,
         typer.Option("--audit-log", metavar="FILE", help="Write each call as a line of JSON; - is standard error."),
@@ -131,17 +121,7 @@ def mcp(
         list[str] | None,
         typer.Option("--allow-origin", metavar="URL", help="A web page that may call the server; several."),
     ] = None,
-    log_level: Annotated[
-        str,
-        typer.Option(
-            "--log-level",
-            metavar="LEVEL",
-            parser=one_of(LEVELS),
-            envvar="GHCOORD_LOG_LEVEL",
-            show_envvar=True,
-            help="debug, info, warn or error.",
-        ),
-    ] = "warn",
+    log_level: LogLevel = "warn",
 ) -> None:
     """Offer the hub to agents: an MCP server.
 

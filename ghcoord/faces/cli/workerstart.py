@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from ghcoord.errors import UsageError
-from ghcoord.faces.cli.common import duration, number, one_of, parse_labels, parse_pairs
+from ghcoord.faces.cli.common import duration, number, parse_labels, parse_pairs
 from ghcoord.faces.cli.output import respond, say
-
-LEVELS = ("debug", "info", "warn", "error")
-SANDBOXES = ("auto", "bwrap", "landlock", "container", "none")
+from ghcoord.faces.cli.workeroptions import AtMost, LogLevel, NoCommands, Sandbox, UnsafeNoSandbox
 
 
 def start(
@@ -72,41 +70,15 @@ def start(
     no_publish: Annotated[
         bool, typer.Option("--no-publish", help="Keep checkpoints here only: no other worker can restore them.")
     ] = False,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option("--limit", metavar="K=V", help="The most that a task or session gets, as memory_mb=512; several."),
-    ] = None,
+    limit: AtMost = None,
     type_: Annotated[
         list[str] | None, typer.Option("--type", metavar="T", help="A task type it serves besides its tools; several.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K[=V]", help="A label; several.")] = None,
-    sandbox: Annotated[
-        str | None,
-        typer.Option(
-            "--sandbox",
-            metavar="DRIVER",
-            parser=one_of(SANDBOXES),
-            help="auto, bwrap, landlock, container, or none; default auto: bwrap, else landlock.",
-        ),
-    ] = None,
-    unsafe_no_sandbox: Annotated[
-        bool,
-        typer.Option("--unsafe-no-sandbox", help="Run commands unprotected where no sandbox works."),
-    ] = False,
-    no_commands: Annotated[
-        bool, typer.Option("--no-commands", help="Offer no tool that runs commands: needs no sandbox.")
-    ] = False,
-    log_level: Annotated[
-        str,
-        typer.Option(
-            "--log-level",
-            metavar="LEVEL",
-            parser=one_of(LEVELS),
-            envvar="GHCOORD_LOG_LEVEL",
-            show_envvar=True,
-            help="debug, info, warn or error.",
-        ),
-    ] = "info",
+    sandbox: Sandbox = None,
+    unsafe_no_sandbox: UnsafeNoSandbox = False,
+    no_commands: NoCommands = False,
+    log_level: LogLevel = "info",
 ) -> None:
     """Run tasks until told to stop.
 
